@@ -1,0 +1,1 @@
+//! Runs a real Envoy with Tidegate in it.
