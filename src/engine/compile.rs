@@ -1,0 +1,208 @@
+//! A configuration made ready to decide: matchers and index built, controls opened or taken over.
+//!
+//! Controls keep their state with the host, under a name made of the policy, the control and its settings: a control
+//! whose settings did not change finds its state again after an update, and every worker, also one whose VM was just
+//! made anew, joins what the others hold. Circuit breakers beside that keep a window per worker, so they are taken over
+//! from the engine before.
+
+use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
+use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
+
+use crate::config::{self, BasisPoints, Config, Mode, Scope};
+use crate::control::Nanos;
+use crate::control::circuit_breaker::{self, CircuitBreakers};
+use crate::control::concurrency::Concurrency;
+use crate::control::rate_limit::{self, RateLimiter};
+use crate::matching::{Index, KeyExtractor};
+use crate::share::{ShareError, SharedState};
+
+use super::stats::{self, MetricId, full_name};
+use super::{Engine, Env, Workspace};
+
+/// A policy made ready.
+#[derive(Debug)]
+pub(super) struct Policy {
+    pub name: String,
+    pub shadow: bool,
+    pub enforce: BasisPoints,
+    pub request_limits: Option<config::RequestLimits>,
+    pub breaker: Option<Breaker>,
+    pub rates: Vec<Rate>,
+    pub concurrency: Option<Concurrency>,
+    pub responses: config::Responses,
+    pub headers: config::ResponseHeaders,
+    /// Ids of `admitted` and `shadow_admitted`, the decisions every request meets.
+    pub admitted: Option<MetricId>,
+}
+
+/// A policy's circuit breakers.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    pub settings: config::CircuitBreaker,
+    pub key: KeyExtractor,
+    pub breakers: Rc<RefCell<CircuitBreakers>>,
+}
+
+/// One rate limit.
+#[derive(Debug)]
+pub(super) struct Rate {
+    pub name: String,
+    pub settings: config::RateLimit,
+    pub key: KeyExtractor,
+    pub limiter: RateLimiter,
+}
+
+/// Nanoseconds of a duration. Beyond 584 years it would wrap to next to nothing: it stays at the most instead.
+pub(super) fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Engine {
+    /// Makes a configuration ready. State is taken over from `previous` where settings are the same. `scope` tells
+    /// instances of the plugin in one proxy apart; those of the same scope share what is named the same.
+    ///
+    /// # Errors
+    /// A sentence, when the host refuses what a control needs or a pattern cannot be compiled.
+    pub fn new(config: &Config, previous: Option<&Self>, scope: &str, env: &mut Env<'_>) -> Result<Self, String> {
+        let active: Vec<_> =
+            config.policies.iter().filter(|policy| config.mode.max(policy.mode) != Mode::Off).collect();
+        let matches: Vec<_> = active.iter().map(|policy| policy.matches.clone()).collect();
+        let index = Index::new(&matches)?;
+        let policies = active
+            .into_iter()
+            .map(|policy| compile(policy, config.mode.max(policy.mode), previous, scope, env))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { policies, index, work: Workspace::default() })
+    }
+
+    fn policy(&self, name: &str) -> Option<&Policy> {
+        self.policies.iter().find(|policy| policy.name == name)
+    }
+}
+
+fn compile(
+    policy: &config::Policy,
+    mode: Mode,
+    previous: Option<&Engine>,
+    scope: &str,
+    env: &mut Env<'_>,
+) -> Result<Policy, String> {
+    let before = previous.and_then(|engine| engine.policy(&policy.name));
+    let shadow = mode == Mode::Shadow;
+    let name = policy.name.as_str();
+    let failed = |control: &str, error: ShareError| {
+        format!("policy {name}: the host keeps no shared state for the {control} ({error:?})")
+    };
+    let breaker = match &policy.circuit_breaker {
+        None => None,
+        Some(settings) => Some(Breaker {
+            key: KeyExtractor::new(&settings.key),
+            breakers: match before.and_then(|before| before.breaker.as_ref()) {
+                Some(kept) if kept.settings == *settings => Rc::clone(&kept.breakers),
+                _ => {
+                    let place = format!("{scope}/{name}/circuit_breaker/{}", digest(settings));
+                    let opened = CircuitBreakers::new(breaker_settings(settings), env.share, &place);
+                    Rc::new(RefCell::new(opened.map_err(|error| failed("circuit breaker", error))?))
+                }
+            },
+            settings: settings.clone(),
+        }),
+    };
+    let mut rates = Vec::with_capacity(policy.rate_limits.len());
+    for settings in &policy.rate_limits {
+        let place = format!("{scope}/{name}/rate_limit/{}/{}", settings.name, digest(settings));
+        let limiter = RateLimiter::new(rate_settings(settings), share_of(settings, env), &place);
+        rates.push(Rate {
+            name: settings.name.clone(),
+            key: KeyExtractor::new(&settings.key),
+            limiter: limiter.map_err(|error| failed("rate limit", error))?,
+            settings: settings.clone(),
+        });
+    }
+    let concurrency = match policy.load_shedding.as_ref().map(|shedding| shedding.limit) {
+        None => None,
+        // The reader accepts no other limit yet.
+        Some(config::ConcurrencyLimit::Dynamic { initial: limit, .. } | config::ConcurrencyLimit::Fixed(limit)) => {
+            env.stats.record(env.metrics, stats::CONCURRENCY_LIMIT, &[name], u64::from(limit));
+            let cell = full_name(stats::INFLIGHT, &[name]);
+            Some(Concurrency::new(limit, env.share, &cell).map_err(|error| failed("concurrency limit", error))?)
+        }
+    };
+    let admitted = if shadow { "shadow_admitted" } else { "admitted" };
+    Ok(Policy {
+        name: policy.name.clone(),
+        shadow,
+        enforce: policy.enforce,
+        request_limits: policy.request_limits.clone(),
+        breaker,
+        rates,
+        concurrency,
+        responses: policy.responses.clone(),
+        headers: policy.headers,
+        admitted: env.stats.id(env.metrics, stats::REQUESTS, &[name, admitted]),
+    })
+}
+
+/// Where a limit's balances live.
+pub(super) fn share_of<'e>(settings: &config::RateLimit, env: &Env<'e>) -> &'e dyn SharedState {
+    match settings.scope {
+        Scope::Proxy => env.share,
+        Scope::Worker => env.own,
+    }
+}
+
+/// The same for equal settings on every worker and in every VM.
+fn digest(settings: &impl Hash) -> String {
+    let mut hasher = SipHasher13::new();
+    settings.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn breaker_settings(settings: &config::CircuitBreaker) -> circuit_breaker::Settings {
+    circuit_breaker::Settings {
+        max_keys: settings.max_keys,
+        window: match settings.window {
+            config::Window::Time(duration) => circuit_breaker::Window::Time(nanos(duration)),
+            config::Window::Count(calls) => circuit_breaker::Window::Count(calls),
+        },
+        minimum_calls: settings.minimum_calls,
+        failure_rate_threshold: u32::from(settings.failure_rate_threshold.0),
+        slow_call_duration: settings.slow_call_duration.map(nanos),
+        slow_call_rate_threshold: u32::from(settings.slow_call_rate_threshold.0),
+        consecutive_failures: settings.consecutive_failures,
+        open_duration: nanos(settings.open_duration),
+        open_duration_max: nanos(settings.open_duration_max),
+        probes: settings.half_open.probes,
+        probe_timeout: nanos(settings.half_open.timeout),
+        recovery_ramp: settings.recovery_ramp.map(nanos),
+        honor_retry_after: settings.honor_retry_after,
+        mode: match settings.state {
+            config::BreakerControl::Auto => circuit_breaker::Mode::Auto,
+            config::BreakerControl::ForcedOpen => circuit_breaker::Mode::ForcedOpen,
+            config::BreakerControl::Disabled => circuit_breaker::Mode::Disabled,
+        },
+    }
+}
+
+fn rate_settings(settings: &config::RateLimit) -> rate_limit::Settings {
+    let quota = |quota: &config::Quota| rate_limit::Quota {
+        count: quota.rate.count,
+        period: nanos(quota.rate.period),
+        burst: quota.burst,
+    };
+    let overrides = settings.overrides.iter().filter_map(|one| one.quota.as_ref());
+    rate_limit::Settings {
+        quotas: std::iter::once(&settings.quota).chain(overrides).map(quota).collect(),
+        algorithm: match settings.algorithm {
+            config::RateAlgorithm::TokenBucket => rate_limit::Algorithm::TokenBucket,
+            config::RateAlgorithm::SlidingWindow => rate_limit::Algorithm::SlidingWindow,
+            config::RateAlgorithm::FixedWindow => rate_limit::Algorithm::FixedWindow,
+        },
+        max_keys: settings.max_keys,
+        keyed: !settings.key.is_empty(),
+    }
+}

@@ -1,0 +1,87 @@
+//! One request's life: decide, hold a permit, settle it; and what the client is told.
+//!
+//! # Deciding
+//!
+//! All policies that match a request apply to it, in the order of the configuration. The decision goes over all of them
+//! at once, cheapest and least committal first: request limits, circuit breakers, rate limits, concurrency. The first
+//! control to refuse rejects the request, except that among rate limits, which are all asked before any is charged, the
+//! one with the longest wait speaks. Whatever a rejected request had taken so far, a probe of a half-open breaker or a
+//! charge that a race refused elsewhere, is given back as though it had never been taken.
+//!
+//! A policy in shadow mode, and one whose `enforce_percent` spares the request, decides like any other, but its refusal
+//! is only counted: the policy drops out, what was taken for it is given back, and the others go on. So its own state
+//! stays what it would be if refused requests were really rejected.
+//!
+//! # Settling
+//!
+//! An admitted request holds one permit until its stream ends, however it ends. The upstream is judged there and not at
+//! its response headers, since only then is it known whether the answer was whole and who wrote it.
+
+mod compile;
+mod decide;
+mod headers;
+mod outcome;
+mod permit;
+mod random;
+mod rates;
+mod rejection;
+mod response;
+mod settle;
+pub mod stats;
+
+use crate::control::{Nanos, Random};
+use crate::matching::{Index, KeyBuf};
+use crate::share::SharedState;
+
+use self::compile::Policy;
+use self::stats::{Metrics, Registry};
+
+pub use self::decide::Decision;
+pub use self::outcome::{Ending, Verdict, classify};
+pub use self::permit::Permit;
+pub use self::random::SplitMix64;
+pub use self::rejection::{Invalid, Reason, Rejection};
+pub use self::response::LocalReply;
+pub use self::settle::Stream;
+
+/// What a decision may ask of the world.
+pub struct Env<'e> {
+    /// The time.
+    pub now: Nanos,
+    /// What all workers share.
+    pub share: &'e dyn SharedState,
+    /// What this worker keeps for itself.
+    pub own: &'e dyn SharedState,
+    /// Chance.
+    pub random: &'e mut dyn Random,
+    /// Where stats go.
+    pub metrics: &'e dyn Metrics,
+    /// The stats of this worker.
+    pub stats: &'e Registry,
+    /// The key of the hashes that stand for clients' keys, the same on all workers and nobody else's to know.
+    pub hash_key: (u64, u64),
+}
+
+/// A configuration at work on one worker.
+#[derive(Debug)]
+pub struct Engine {
+    policies: Vec<Policy>,
+    index: Index,
+    work: Workspace,
+}
+
+/// Buffers that are used again by every request.
+#[derive(Debug, Default)]
+struct Workspace {
+    found: Vec<u32>,
+    applied: Vec<decide::Applied>,
+    charges: Vec<rates::Charge>,
+    key: KeyBuf,
+}
+
+impl Engine {
+    /// Whether a request's headers need to be read at all.
+    pub fn needs_headers(&self) -> bool {
+        !self.policies.is_empty()
+    }
+}

@@ -1,0 +1,199 @@
+//! The rate limits of a decision: which apply, what each is asked for, and all of them or none charged.
+
+use crate::config::{Cost, OnMissingKey, Override};
+use crate::control::Nanos;
+use crate::control::rate_limit::KeyHash;
+use crate::matching::{KeyBuf, Request};
+
+use super::compile::{Rate, share_of};
+use super::decide::{Refusal, Refused, hash, live_mut};
+use super::headers::RateView;
+use super::permit::{Held, Permit, What};
+use super::rejection::Reason;
+use super::{Engine, Env, stats};
+
+/// A rate limit to be charged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Charge {
+    /// Position among the policies that apply.
+    applied: usize,
+    limit: usize,
+    key: KeyHash,
+    quota: usize,
+    cost: u64,
+}
+
+/// What is left of a rate limit, as its clients are told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    pub quota: usize,
+    pub remaining: u64,
+    pub grows_in: Option<Nanos>,
+}
+
+impl Rate {
+    /// What a client is told of this limit.
+    pub fn view(&self, left: Left) -> RateView<'_> {
+        let quotas = self.settings.overrides.iter().filter_map(|one| one.quota.as_ref());
+        let quota = std::iter::once(&self.settings.quota).chain(quotas).nth(left.quota).unwrap_or(&self.settings.quota);
+        RateView {
+            name: &self.name,
+            count: quota.rate.count,
+            period_seconds: quota.rate.period.as_secs(),
+            remaining: left.remaining,
+            grows_in: left.grows_in,
+        }
+    }
+
+    /// The position of the quota for a key among the limiter's; `None`: unlimited.
+    fn quota(&self, key: &KeyBuf) -> Option<usize> {
+        let mut position = 0usize;
+        for one in &self.settings.overrides {
+            position = position.saturating_add(usize::from(one.quota.is_some()));
+            if applies(one, key) {
+                return one.quota.is_some().then_some(position);
+            }
+        }
+        Some(0)
+    }
+
+    fn cost(&self, request: &Request<'_>) -> u64 {
+        match &self.settings.cost {
+            Cost::Fixed(cost) => *cost,
+            Cost::Header { name, default, max } => request
+                .headers()
+                .get(name.as_bytes())
+                .and_then(|value| std::str::from_utf8(value).ok())
+                .and_then(|value| value.trim().parse::<u64>().ok())
+                .map_or(*default, |cost| cost.clamp(1, *max)),
+        }
+    }
+}
+
+fn applies(one: &Override, key: &KeyBuf) -> bool {
+    key.parts().eq(one.key.iter().map(String::as_bytes))
+}
+
+impl Engine {
+    /// Charges every rate limit of the policies that apply, or none.
+    pub(super) fn charge_rates(
+        &mut self,
+        request: &Request<'_>,
+        permit: &mut Permit,
+        env: &mut Env<'_>,
+    ) -> Option<Refused> {
+        if let Some(refused) = self.collect(request, permit, env) {
+            return Some(refused);
+        }
+        // A single limit is charged straight away; several are all asked first, so that a refusal by one leaves the
+        // others untouched.
+        if self.work.charges.len() > 1
+            && let Some(refused) = self.ask(permit, env)
+        {
+            return Some(refused);
+        }
+        for next in 0..self.work.charges.len() {
+            let Some(charge) = self.work.charges.get(next).copied() else { break };
+            let live = live_mut(&mut self.policies, &self.work.applied, charge.applied);
+            let Some((policy, applied)) = live else { continue };
+            let Some(rate) = policy.rates.get_mut(charge.limit) else { continue };
+            let share = share_of(&rate.settings, env);
+            match rate.limiter.charge(share, charge.key, charge.quota, charge.cost, env.now) {
+                Ok(charged) => {
+                    if charged.state.overflow {
+                        env.stats.add(env.metrics, stats::RATE_LIMIT_OVERFLOW, &[&policy.name, &rate.name], 1);
+                    }
+                    let what = What::Charge { limit: charge.limit, charged };
+                    permit.held.push(Held { policy: applied.policy, what });
+                }
+                // Another worker took what was left since the limit was asked: those charged before are given back.
+                Err(refused) => {
+                    let refusal = charge.refusal(&refused);
+                    if let Some(refused) = self.refuse(charge.applied, refusal, permit, env) {
+                        return Some(refused);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Finds which limits are to be charged, for which key and how much.
+    fn collect(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+        self.work.charges.clear();
+        for at in 0..self.work.applied.len() {
+            let mut missing = None;
+            if let Some((policy, _)) = live_mut(&mut self.policies, &self.work.applied, at) {
+                for (limit, rate) in policy.rates.iter().enumerate() {
+                    let (key, quota) = if rate.key.is_empty() {
+                        (KeyHash::UNKEYED, Some(0))
+                    } else if rate.key.extract(request, &mut self.work.key) {
+                        let (high, low) = hash(env.hash_key, &self.work.key);
+                        (KeyHash::new(high, low), rate.quota(&self.work.key))
+                    } else {
+                        match rate.settings.on_missing_key {
+                            OnMissingKey::Skip => continue,
+                            OnMissingKey::Share => (KeyHash::UNKEYED, Some(0)),
+                            OnMissingKey::Reject => {
+                                missing.get_or_insert(limit);
+                                continue;
+                            }
+                        }
+                    };
+                    if let Some(quota) = quota {
+                        let cost = rate.cost(request);
+                        self.work.charges.push(Charge { applied: at, limit, key, quota, cost });
+                    }
+                }
+            }
+            if let Some(limit) = missing {
+                let refusal = Refusal { reason: Reason::RateLimited, limit: Some(limit), wait: None, left: None };
+                if let Some(refused) = self.refuse(at, refusal, permit, env) {
+                    return Some(refused);
+                }
+            }
+        }
+        None
+    }
+
+    /// Asks every limit without charging it. Of several refusals the one with the longest wait speaks.
+    fn ask(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+        let mut first: Option<(usize, Refusal)> = None;
+        for at in 0..self.work.applied.len() {
+            let mut longest: Option<Refusal> = None;
+            for charge in self.work.charges.iter().filter(|charge| charge.applied == at) {
+                let live = live_mut(&mut self.policies, &self.work.applied, at);
+                let Some(rate) = live.and_then(|(policy, _)| policy.rates.get_mut(charge.limit)) else { continue };
+                let share = share_of(&rate.settings, env);
+                if let Err(refused) = rate.limiter.check(share, charge.key, charge.quota, charge.cost, env.now) {
+                    let refusal = charge.refusal(&refused);
+                    longest = Some(longest.map_or(refusal, |other| longer(other, refusal)));
+                }
+            }
+            let Some(refusal) = longest else { continue };
+            if self.enforced(at, env) {
+                first = match first {
+                    Some((_, other)) if longer(other, refusal).wait == other.wait => first,
+                    _ => Some((at, refusal)),
+                };
+            } else {
+                self.drop_policy(at, refusal.reason, permit, env);
+            }
+        }
+        let (at, refusal) = first?;
+        self.reject(at, refusal, permit, env)
+    }
+}
+
+/// The refusal with the longer wait; one that no wait ends is the longest.
+fn longer(one: Refusal, other: Refusal) -> Refusal {
+    let wait = |refusal: Refusal| refusal.wait.unwrap_or(Nanos::MAX);
+    if wait(other) > wait(one) { other } else { one }
+}
+
+impl Charge {
+    fn refusal(&self, refused: &crate::control::rate_limit::Refused) -> Refusal {
+        let left = Left { quota: self.quota, remaining: refused.state.remaining, grows_in: refused.state.grows_in };
+        Refusal { reason: Reason::RateLimited, limit: Some(self.limit), wait: refused.wait, left: Some(left) }
+    }
+}

@@ -1,0 +1,141 @@
+//! A rejection as the client sees it: status, headers, body.
+//!
+//! The default body is a problem document (RFC 9457) with the types the IETF `RateLimit` draft registers. gRPC requests
+//! get a trailers-only reply: `RESOURCE_EXHAUSTED` for rate limits, `UNAVAILABLE` for the rest; the proxy makes one of
+//! the local reply and puts the body into `grpc-message`.
+
+use std::fmt::Write;
+
+use crate::config::ResponseTemplate;
+
+use super::compile::Policy;
+use super::headers::{RateView, rate_limit_headers, seconds_up};
+use super::rejection::{Invalid, Reason, Rejection};
+
+const RESOURCE_EXHAUSTED: u8 = 8;
+const UNAVAILABLE: u8 = 14;
+
+/// What the proxy is to answer in the upstream's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalReply {
+    /// HTTP status.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body; for gRPC the message.
+    pub body: String,
+    /// gRPC status, for gRPC requests.
+    pub grpc_status: Option<u8>,
+    /// The decision, for `%RESPONSE_CODE_DETAILS%`.
+    pub details: &'static str,
+}
+
+/// The reply to a rejected request. `rate` is the state of the limit that rejected it.
+pub fn local_reply(policy: &Policy, rejection: &Rejection, rate: Option<&RateView>, grpc: bool) -> LocalReply {
+    let (template, status) = match rejection.reason {
+        Reason::RateLimited => (&policy.responses.rate_limited, 429),
+        Reason::CircuitOpen(_) => (&policy.responses.circuit_open, 503),
+        Reason::Overloaded => (&policy.responses.overloaded, 503),
+        Reason::Invalid(Invalid::Path) => (&policy.responses.invalid_request, 414),
+        Reason::Invalid(Invalid::Headers) => (&policy.responses.invalid_request, 431),
+    };
+    let status = template.status.unwrap_or(status);
+    let limit = rejection.limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str());
+    let mut headers = Vec::new();
+    if let Some(wait) = rejection.wait {
+        headers.push(("retry-after".to_owned(), seconds_up(wait).to_string()));
+    }
+    if policy.headers.reason {
+        headers.push(("x-tidegate-reason".to_owned(), reason_line(policy, rejection, limit)));
+    }
+    if let Some(rate) = rate {
+        rate_limit_headers(policy.headers, &[*rate], &mut |name, value| headers.push((name.to_owned(), value.to_owned())));
+    }
+    let (content_type, body) = match &template.body {
+        _ if grpc => (None, grpc_message(policy, rejection, limit)),
+        Some(body) => (template.content_type.clone().or_else(|| Some("text/plain".to_owned())), body.clone()),
+        None => (Some("application/problem+json".to_owned()), problem(policy, rejection, limit, status)),
+    };
+    headers.extend(content_type.map(|value| ("content-type".to_owned(), value)));
+    add_configured(&mut headers, template);
+    LocalReply {
+        status,
+        headers,
+        body,
+        grpc_status: grpc.then_some(match rejection.reason {
+            Reason::RateLimited => RESOURCE_EXHAUSTED,
+            _ => UNAVAILABLE,
+        }),
+        details: match rejection.reason {
+            Reason::RateLimited => "tidegate_rate_limited",
+            Reason::CircuitOpen(_) => "tidegate_circuit_open",
+            Reason::Overloaded => "tidegate_overloaded",
+            Reason::Invalid(_) => "tidegate_invalid_request",
+        },
+    }
+}
+
+/// Configured headers replace ours of the same name.
+fn add_configured(headers: &mut Vec<(String, String)>, template: &ResponseTemplate) {
+    headers.retain(|(name, _)| !template.headers.iter().any(|(configured, _)| configured == name));
+    headers.extend(template.headers.iter().cloned());
+}
+
+/// `rate_limited;policy=checkout;limit=per_client`: what the reason header and access logs say.
+pub fn reason_line(policy: &Policy, rejection: &Rejection, limit: Option<&str>) -> String {
+    let mut line = format!("{};policy={}", rejection.reason.label(), policy.name);
+    if let Some(limit) = limit {
+        line.push_str(";limit=");
+        line.push_str(limit);
+    }
+    if let Reason::CircuitOpen(trip) = rejection.reason {
+        line.push_str(";trip=");
+        line.push_str(trip);
+    }
+    line
+}
+
+fn title(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RateLimited => "Rate limit exceeded",
+        Reason::CircuitOpen(_) => "Upstream is failing, circuit open",
+        Reason::Overloaded => "Service overloaded",
+        Reason::Invalid(Invalid::Path) => "Path too long",
+        Reason::Invalid(Invalid::Headers) => "Request headers too large",
+    }
+}
+
+fn grpc_message(policy: &Policy, rejection: &Rejection, limit: Option<&str>) -> String {
+    let mut text = format!("{} (policy {}", title(rejection.reason), policy.name);
+    if let Some(limit) = limit {
+        text.push_str(", limit ");
+        text.push_str(limit);
+    }
+    text.push(')');
+    text
+}
+
+/// The problem document. Every string in it is one of ours or a checked name: none needs escaping.
+fn problem(policy: &Policy, rejection: &Rejection, limit: Option<&str>, status: u16) -> String {
+    let kind = match rejection.reason {
+        Reason::RateLimited => "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        Reason::CircuitOpen(_) | Reason::Overloaded => {
+            "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+        }
+        Reason::Invalid(_) => "about:blank",
+    };
+    let mut body = format!(
+        r#"{{"type":"{kind}","title":"{}","status":{status},"policy":"{}""#,
+        title(rejection.reason),
+        policy.name
+    );
+    if let Some(limit) = limit {
+        // Writing to a String cannot fail.
+        let _ = write!(body, r#","violated-policies":["{limit}"]"#);
+    }
+    if let Some(wait) = rejection.wait {
+        let _ = write!(body, r#","retry-after":{}"#, seconds_up(wait));
+    }
+    body.push('}');
+    body
+}
