@@ -1,0 +1,364 @@
+//! The state machine of one breaker, as all workers agree on it.
+//!
+//! A state can be made only by the states that may come before it, so an illegal move cannot be written:
+//!
+//! | from | to | when |
+//! |---|---|---|
+//! | [`Closed`] | [`Open`] | [`Closed::trip`]: a threshold is reached |
+//! | [`Open`] | [`HalfOpen`] | [`Open::probe`]: a request comes after the open time |
+//! | [`HalfOpen`] | [`Closed`] | [`HalfOpen::close`]: every probe was good |
+//! | [`HalfOpen`] | [`Open`] | [`HalfOpen::reopen`]: a probe failed or had no answer in time |
+
+use super::settings::{Settings, Window};
+use super::state::{Counts, Denied, Grant, Outcome, State, Transition, TripReason};
+use super::window::{CountWindow, TimeWindow, reaches};
+use crate::control::{Nanos, Random};
+
+/// What is agreed about one breaker. The generation grows by one at each change of state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    pub generation: u64,
+    pub phase: Phase,
+}
+
+/// A state with what it needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    Closed(Box<Closed>),
+    Open(Open),
+    HalfOpen(HalfOpen),
+}
+
+/// Requests pass and are judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Closed {
+    /// When the breaker closed; `None` when it has never been open.
+    pub since: Option<Nanos>,
+    /// Until when failures of this generation asked to be left alone.
+    pub asked_until: Nanos,
+    /// Failures in a row.
+    pub run: u32,
+    /// The total of successes at the run's last failure (time windows only): another total means that the run is over.
+    pub run_ok: u64,
+    pub calls: Calls,
+}
+
+/// The window, by its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Calls {
+    Time(TimeWindow),
+    Count(CountWindow),
+}
+
+/// Requests are rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Open {
+    pub until: Nanos,
+    /// Failed probe rounds since the breaker was last closed.
+    pub round: u32,
+    pub reason: TripReason,
+    /// What was judged.
+    pub counts: Counts,
+}
+
+/// Probes are out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HalfOpen {
+    pub round: u32,
+    pub reason: TripReason,
+    /// Probes answered, none of them with a failure.
+    pub good: u32,
+    /// Those of them that were slow.
+    pub slow: u32,
+    /// When each unanswered probe was let through.
+    pub out: Vec<Nanos>,
+}
+
+/// What to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Let it through.
+    Admit,
+    /// Turn it away.
+    Deny(Denied),
+    /// The record has to change for an answer.
+    Ask,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// A breaker nobody has used.
+    pub fn new(settings: &Settings) -> Self {
+        Self { generation: 0, phase: Phase::Closed(Box::new(Closed::new(settings, None))) }
+    }
+
+    pub fn state(&self) -> State {
+        match &self.phase {
+            Phase::Closed(_) => State::Closed,
+            Phase::Open(_) => State::Open,
+            Phase::HalfOpen(_) => State::HalfOpen,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        // At a change each nanosecond a wrapped count would come round after five centuries.
+        self.generation = self.generation.wrapping_add(1);
+        self.phase = phase;
+    }
+
+    /// What can be said about a request without changing anything.
+    pub fn admission(&self, settings: &Settings, now: Nanos, rng: &mut dyn Random) -> Admission {
+        match &self.phase {
+            Phase::Closed(closed) if closed.admits(settings, now, rng) => Admission::Admit,
+            Phase::Closed(_) => Admission::Deny(Denied::Recovering),
+            Phase::Open(open) if now < open.until => Admission::Deny(open.denial(now)),
+            Phase::HalfOpen(half) if half.is_full(settings) && !half.is_overdue(settings, now) => {
+                Admission::Deny(Denied::HalfOpen { reason: half.reason })
+            }
+            Phase::Open(_) | Phase::HalfOpen(_) => Admission::Ask,
+        }
+    }
+
+    /// Decides about a request, and takes a probe's place for it where one is free.
+    pub fn acquire(&mut self, settings: &Settings, now: Nanos, rng: &mut dyn Random) -> Result<Grant, Denied> {
+        match self.admission(settings, now, rng) {
+            Admission::Admit => return Ok(Grant::Call),
+            Admission::Deny(denied) => return Err(denied),
+            Admission::Ask => {}
+        }
+        self.expire(settings, now, rng);
+        if let Phase::Open(open) = &self.phase {
+            if now < open.until {
+                return Err(open.denial(now));
+            }
+            let half = open.probe();
+            self.enter(Phase::HalfOpen(half));
+        }
+        if let Phase::HalfOpen(half) = &mut self.phase {
+            half.out.push(now);
+        }
+        Ok(Grant::Probe { at: now })
+    }
+
+    /// Opens again when a probe has been out for too long.
+    pub fn expire(&mut self, settings: &Settings, now: Nanos, rng: &mut dyn Random) {
+        if let Phase::HalfOpen(half) = &self.phase
+            && half.is_overdue(settings, now)
+        {
+            let open = half.reopen(settings, TripReason::ProbeTimeout, None, now, rng);
+            self.enter(Phase::Open(open));
+        }
+    }
+
+    /// Gives the place of a probe back as though it had never been taken. Whether there was one.
+    pub fn give_back(&mut self, generation: u64, at: Nanos) -> bool {
+        match &mut self.phase {
+            Phase::HalfOpen(half) if self.generation == generation => half.take(at),
+            _ => false,
+        }
+    }
+
+    /// A probe let through at `at` was answered.
+    pub fn answer(
+        &mut self,
+        settings: &Settings,
+        probe: (u64, Nanos),
+        result: Ending,
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) {
+        let (generation, at) = probe;
+        let Phase::HalfOpen(half) = &mut self.phase else { return };
+        if self.generation != generation {
+            return;
+        }
+        // Judged before its place is cleared, so that an answer after the timeout is none, whoever notices first.
+        let overdue = half.is_overdue(settings, now);
+        if !half.take(at) {
+            return;
+        }
+        if result.outcome.failed() || overdue {
+            let reason = if result.outcome.failed() { TripReason::ProbeFailed } else { TripReason::ProbeTimeout };
+            let open = half.reopen(settings, reason, result.outcome.retry_after(), now, rng);
+            return self.enter(Phase::Open(open));
+        }
+        half.good = half.good.saturating_add(1);
+        half.slow = half.slow.saturating_add(u32::from(result.slow));
+        if half.good < settings.probes {
+            return;
+        }
+        let phase = if reaches(half.slow.into(), half.good.into(), settings.slow_call_rate_threshold) {
+            Phase::Open(half.reopen(settings, TripReason::ProbeFailed, None, now, rng))
+        } else {
+            Phase::Closed(Box::new(half.close(settings, now)))
+        };
+        self.enter(phase);
+    }
+
+    /// The closed state of this generation.
+    pub fn closed(&mut self, generation: u64) -> Option<&mut Closed> {
+        match &mut self.phase {
+            Phase::Closed(closed) if self.generation == generation => Some(closed),
+            _ => None,
+        }
+    }
+
+    /// Trips a closed breaker of this generation.
+    pub fn trip(
+        &mut self,
+        settings: &Settings,
+        generation: u64,
+        trip: (TripReason, Counts),
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) {
+        if let Phase::Closed(closed) = &self.phase
+            && self.generation == generation
+        {
+            let open = closed.trip(settings, trip.0, trip.1, now, rng);
+            self.enter(Phase::Open(open));
+        }
+    }
+
+    /// What changed from `before` to this.
+    pub fn transition_from(&self, before: &Self, now: Nanos) -> Option<Transition> {
+        if self.generation == before.generation {
+            return None;
+        }
+        let (from, to) = (before.state(), self.state());
+        let (reason, counts, open_for) = match (&self.phase, &before.phase) {
+            (Phase::Open(open), _) => (open.reason, open.counts, open.until.saturating_sub(now)),
+            (_, Phase::Open(open)) => (open.reason, Counts::default(), 0),
+            (_, Phase::HalfOpen(half)) => (half.reason, Counts::default(), 0),
+            // Closed comes after half-open and half-open after open.
+            (_, Phase::Closed(_)) => return None,
+        };
+        Some(Transition { from, to, reason, counts, open_for })
+    }
+}
+
+/// How a call ended, and whether it was slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub outcome: Outcome,
+    pub slow: bool,
+}
+
+// === impl Closed ===
+
+impl Closed {
+    pub fn new(settings: &Settings, since: Option<Nanos>) -> Self {
+        let calls = match settings.window {
+            Window::Time(_) => Calls::Time(TimeWindow::default()),
+            Window::Count(length) => Calls::Count(CountWindow::new(length)),
+        };
+        Self { since, asked_until: 0, run: 0, run_ok: 0, calls }
+    }
+
+    /// Whether the recovery ramp lets a request through: a tenth of them at first, all at its end.
+    fn admits(&self, settings: &Settings, now: Nanos, rng: &mut dyn Random) -> bool {
+        let (Some(ramp), Some(since)) = (settings.recovery_ramp, self.since) else { return true };
+        let elapsed = now.saturating_sub(since);
+        if elapsed >= ramp {
+            return true;
+        }
+        // In 1/10 000: 1 000 at first and 9 000 more over the ramp. The bias of the remainder is below 2^-50.
+        let share = u128::from(elapsed) * 9_000 / u128::from(ramp) + 1_000;
+        u128::from(rng.next_u64() % 10_000) < share
+    }
+
+    fn trip(&self, settings: &Settings, reason: TripReason, counts: Counts, now: Nanos, rng: &mut dyn Random) -> Open {
+        Open::lasting(settings, 0, self.asked_until, (reason, counts), now, rng)
+    }
+
+    /// Lengthens or ends the run of failures.
+    pub fn count_run(&mut self, outcome: Outcome) {
+        self.run = match outcome {
+            Outcome::Failure { .. } => self.run.saturating_add(1),
+            Outcome::Success | Outcome::RateLimited { .. } => 0,
+        };
+    }
+
+    /// Remembers how long a failure asked to be left alone.
+    pub fn heed(&mut self, settings: &Settings, outcome: Outcome, now: Nanos) {
+        self.asked_until = self.asked_until.max(asked_until(settings, outcome.retry_after(), now));
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    /// `round` doubles the base so often, up to the maximum; jitter of a tenth either way keeps proxies that tripped
+    /// together from probing together; what the upstream asked for may lengthen it. Nothing passes the maximum.
+    fn lasting(
+        settings: &Settings,
+        round: u32,
+        asked_until: Nanos,
+        (reason, counts): (TripReason, Counts),
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) -> Self {
+        let doubled = settings.open_duration.saturating_mul(1_u64.checked_shl(round).unwrap_or(Nanos::MAX));
+        let plain = doubled.min(settings.open_duration_max);
+        let jittered = u128::from(plain) * u128::from(9_000 + rng.next_u64() % 2_001) / 10_000;
+        let latest = now.saturating_add(settings.open_duration_max);
+        let until = now.saturating_add(Nanos::try_from(jittered).unwrap_or(Nanos::MAX));
+        Self { until: until.max(asked_until).min(latest), round, reason, counts }
+    }
+
+    fn probe(&self) -> HalfOpen {
+        HalfOpen { round: self.round, reason: self.reason, good: 0, slow: 0, out: Vec::new() }
+    }
+
+    fn denial(&self, now: Nanos) -> Denied {
+        Denied::Open { reason: self.reason, retry_in: self.until.saturating_sub(now) }
+    }
+}
+
+// === impl HalfOpen ===
+
+impl HalfOpen {
+    fn is_full(&self, settings: &Settings) -> bool {
+        let out = u32::try_from(self.out.len()).unwrap_or(u32::MAX);
+        self.good.saturating_add(out) >= settings.probes
+    }
+
+    fn is_overdue(&self, settings: &Settings, now: Nanos) -> bool {
+        self.out.iter().any(|at| now.saturating_sub(*at) >= settings.probe_timeout)
+    }
+
+    /// Clears the place of a probe let through at `at`; which of several of the same time does not matter.
+    fn take(&mut self, at: Nanos) -> bool {
+        let place = self.out.iter().position(|out| *out == at);
+        if let Some(place) = place {
+            self.out.swap_remove(place);
+        }
+        place.is_some()
+    }
+
+    fn close(&self, settings: &Settings, now: Nanos) -> Closed {
+        Closed::new(settings, Some(now))
+    }
+
+    fn reopen(
+        &self,
+        settings: &Settings,
+        reason: TripReason,
+        retry_after: Option<Nanos>,
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) -> Open {
+        let failures = u64::from(reason == TripReason::ProbeFailed && self.good < settings.probes);
+        let counts = Counts { calls: u64::from(self.good).saturating_add(failures), failures, slow: self.slow.into() };
+        let asked = asked_until(settings, retry_after, now);
+        Open::lasting(settings, self.round.saturating_add(1), asked, (reason, counts), now, rng)
+    }
+}
+
+fn asked_until(settings: &Settings, retry_after: Option<Nanos>, now: Nanos) -> Nanos {
+    match retry_after {
+        Some(wait) if settings.honor_retry_after => now.saturating_add(wait.min(settings.open_duration_max)),
+        _ => 0,
+    }
+}

@@ -1,0 +1,184 @@
+//! A breaker's record as the bytes of a shared page: little-endian, of one length for all states of a policy's
+//! breakers. All zeros is a breaker nobody has used.
+
+use super::machine::{Calls, Closed, HalfOpen, Open, Phase, Record};
+use super::settings::{Settings, Window};
+use super::state::{Counts, State, TripReason};
+use super::window::{BUCKETS, CountWindow, TimeWindow, Totals};
+
+/// The length of a page under these settings.
+pub(super) fn length(settings: &Settings) -> usize {
+    const HEADER: usize = 9;
+    const TIME: usize = 9 + BUCKETS * 24;
+    let window = match settings.window {
+        Window::Time(_) => TIME,
+        Window::Count(calls) => 28 + CountWindow::bytes(calls),
+    };
+    let closed = 29 + window;
+    let half_open = 17 + 8 * usize::try_from(settings.probes).unwrap_or(0);
+    const OPEN: usize = 37;
+    HEADER + closed.max(half_open).max(OPEN)
+}
+
+/// The bytes of a record, as long as `length`.
+pub(super) fn encode(record: &Record, length: usize) -> Vec<u8> {
+    let mut to = Vec::with_capacity(length);
+    put(&mut to, record.generation);
+    to.push(record.state().code());
+    match &record.phase {
+        Phase::Closed(closed) => encode_closed(&mut to, closed),
+        Phase::Open(open) => {
+            put(&mut to, open.until);
+            put_u32(&mut to, open.round);
+            to.push(reason_code(open.reason));
+            put_counts(&mut to, open.counts);
+        }
+        Phase::HalfOpen(half) => {
+            for number in [half.round, half.good, half.slow, u32::try_from(half.out.len()).unwrap_or(u32::MAX)] {
+                put_u32(&mut to, number);
+            }
+            to.push(reason_code(half.reason));
+            half.out.iter().for_each(|at| put(&mut to, *at));
+        }
+    }
+    to.resize(length, 0);
+    to
+}
+
+fn encode_closed(to: &mut Vec<u8>, closed: &Closed) {
+    put_option(to, closed.since);
+    put(to, closed.asked_until);
+    put_u32(to, closed.run);
+    put(to, closed.run_ok);
+    match &closed.calls {
+        Calls::Time(window) => {
+            put_option(to, window.bucket);
+            for begin in &window.begins {
+                [begin.ok, begin.failed, begin.slow].into_iter().for_each(|total| put(to, total));
+            }
+        }
+        Calls::Count(window) => {
+            put_u32(to, window.next);
+            put_counts(to, window.counts);
+            to.extend_from_slice(&window.ring);
+        }
+    }
+}
+
+/// The record in these bytes; `None` when they are not one.
+pub(super) fn decode(bytes: &[u8], settings: &Settings) -> Option<Record> {
+    let from = &mut &*bytes;
+    let generation = take(from)?;
+    let phase = match take_u8(from)? {
+        code if code == State::Closed.code() => Phase::Closed(Box::new(decode_closed(from, settings)?)),
+        code if code == State::Open.code() => Phase::Open(Open {
+            until: take(from)?,
+            round: take_u32(from)?,
+            reason: reason(take_u8(from)?)?,
+            counts: take_counts(from)?,
+        }),
+        code if code == State::HalfOpen.code() => {
+            let (round, good, slow, out) = (take_u32(from)?, take_u32(from)?, take_u32(from)?, take_u32(from)?);
+            let reason = reason(take_u8(from)?)?;
+            Phase::HalfOpen(HalfOpen {
+                round,
+                reason,
+                good,
+                slow,
+                out: (0..out).map(|_| take(from)).collect::<Option<_>>()?,
+            })
+        }
+        _ => return None,
+    };
+    Some(Record { generation, phase })
+}
+
+fn decode_closed(from: &mut &[u8], settings: &Settings) -> Option<Closed> {
+    let since = take_option(from)?;
+    let asked_until = take(from)?;
+    let run = take_u32(from)?;
+    let run_ok = take(from)?;
+    let calls = match settings.window {
+        Window::Time(_) => {
+            let bucket = take_option(from)?;
+            let mut begins = [Totals::default(); BUCKETS];
+            for begin in &mut begins {
+                *begin = Totals { ok: take(from)?, failed: take(from)?, slow: take(from)? };
+            }
+            Calls::Time(TimeWindow { bucket, begins })
+        }
+        Window::Count(calls) => {
+            let next = take_u32(from)?;
+            let counts = take_counts(from)?;
+            let ring = from.split_at_checked(CountWindow::bytes(calls))?.0.to_vec();
+            Calls::Count(CountWindow { next, counts, ring })
+        }
+    };
+    Some(Closed { since, asked_until, run, run_ok, calls })
+}
+
+fn put(to: &mut Vec<u8>, number: u64) {
+    to.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_u32(to: &mut Vec<u8>, number: u32) {
+    to.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_option(to: &mut Vec<u8>, number: Option<u64>) {
+    to.push(u8::from(number.is_some()));
+    put(to, number.unwrap_or(0));
+}
+
+fn put_counts(to: &mut Vec<u8>, counts: Counts) {
+    [counts.calls, counts.failures, counts.slow].into_iter().for_each(|count| put(to, count));
+}
+
+fn take(from: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(u64::from_le_bytes(*number))
+}
+
+fn take_u32(from: &mut &[u8]) -> Option<u32> {
+    let (number, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(u32::from_le_bytes(*number))
+}
+
+fn take_u8(from: &mut &[u8]) -> Option<u8> {
+    let (number, rest) = from.split_first()?;
+    *from = rest;
+    Some(*number)
+}
+
+fn take_option(from: &mut &[u8]) -> Option<Option<u64>> {
+    let some = take_u8(from)? != 0;
+    let number = take(from)?;
+    Some(some.then_some(number))
+}
+
+fn take_counts(from: &mut &[u8]) -> Option<Counts> {
+    Some(Counts { calls: take(from)?, failures: take(from)?, slow: take(from)? })
+}
+
+fn reason_code(reason: TripReason) -> u8 {
+    match reason {
+        TripReason::FailureRate => 0,
+        TripReason::SlowCallRate => 1,
+        TripReason::ConsecutiveFailures => 2,
+        TripReason::ProbeFailed => 3,
+        TripReason::ProbeTimeout => 4,
+    }
+}
+
+fn reason(code: u8) -> Option<TripReason> {
+    Some(match code {
+        0 => TripReason::FailureRate,
+        1 => TripReason::SlowCallRate,
+        2 => TripReason::ConsecutiveFailures,
+        3 => TripReason::ProbeFailed,
+        4 => TripReason::ProbeTimeout,
+        _ => return None,
+    })
+}
