@@ -1,5 +1,40 @@
 //! JSON in, a validated [`Config`] out: every error of a configuration at once, each with its JSON path.
+//!
+//! Two steps. [`node`] holds the document as a tree that keeps order and duplicate keys; [`json`] and [`protobuf`] build
+//! it from the two forms a proxy hands over, both with a bound on depth. [`read`](mod@read) then walks the tree, one file
+//! for each part of a configuration, and never stops at the first error.
 
+mod document;
+mod error;
+mod json;
 mod model;
+mod node;
+mod protobuf;
+mod read;
+mod suggest;
+mod unsupported;
 
+pub use error::{Error, Errors, MAX_ERRORS};
 pub use model::*;
+pub use read::{Schema, schemas};
+
+/// Reads the plugin's configuration: JSON text, or a serialized `google.protobuf.Struct`.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the document.
+pub fn read(bytes: &[u8]) -> Result<Config, Errors> {
+    read_without(bytes, unsupported::UNSUPPORTED)
+}
+
+/// Like [`read`], but accepts everything the reference documents, also what this build cannot carry out yet.
+///
+/// # Errors
+/// As [`read`], except for "not supported yet".
+#[doc(hidden)]
+pub fn read_as_documented(bytes: &[u8]) -> Result<Config, Errors> {
+    read_without(bytes, &[])
+}
+
+fn read_without(bytes: &[u8], unsupported: &'static [unsupported::Entry]) -> Result<Config, Errors> {
+    read::config(&document::parse(bytes)?, unsupported)
+}

@@ -321,7 +321,7 @@ pub struct CircuitBreaker {
     pub consecutive_failures: u32,
     /// How long the first trip lasts.
     pub open_duration: Duration,
-    /// The longest a trip lasts, `Retry-After` included.
+    /// The longest a trip lasts, `Retry-After` included; at least `open_duration`.
     pub open_duration_max: Duration,
     /// How recovery is tried.
     pub half_open: HalfOpen,
@@ -410,11 +410,11 @@ pub enum ConcurrencyLimit {
     Dynamic {
         /// The algorithm.
         algorithm: LimitAlgorithm,
-        /// The limit to start with.
+        /// The limit to start with, from `min` to `max`; 20 by default, held to them.
         initial: u32,
-        /// The least it becomes, at least 1.
+        /// The least it becomes, at least 1, which is the default.
         min: u32,
-        /// The most it becomes.
+        /// The most it becomes; 1000 by default, or `min` if that is more.
         max: u32,
     },
 }
@@ -446,8 +446,8 @@ pub struct Priority {
 pub struct Level {
     /// Unique, `[a-z0-9_-]{1,64}`.
     pub name: String,
-    /// Who belongs to it.
-    pub matches: Match,
+    /// Who belongs to it; none: only those that match no level, if this is the default.
+    pub matches: Option<Match>,
     /// Admitted only while in-flight is below this share of the limit.
     pub share: BasisPoints,
 }

@@ -1,0 +1,206 @@
+//! What is wrong with a configuration, and where.
+
+use std::fmt;
+
+use super::node::{Kind, Node};
+
+/// Errors reported one by one; the rest are only counted.
+pub const MAX_ERRORS: usize = 100;
+
+/// Bytes of a quoted string or of a path that are shown.
+const SHOWN_TEXT: usize = 60;
+const SHOWN_PATH: usize = 300;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Where, such as `$.policies[0].rate_limits[1].rate`.
+    pub path: String,
+    /// What was expected and what was found.
+    pub message: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        f.write_str(": ")?;
+        f.write_str(&self.message)
+    }
+}
+
+/// Everything that is wrong with a configuration, in the order of the document. Shown one error a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors {
+    list: Vec<Error>,
+    more: usize,
+}
+
+impl Errors {
+    pub(super) fn one(path: &str, message: String) -> Self {
+        Self { list: vec![Error { path: shown_path(path), message }], more: 0 }
+    }
+
+    /// The errors, at most [`MAX_ERRORS`].
+    pub fn iter(&self) -> impl Iterator<Item = &Error> {
+        self.list.iter()
+    }
+
+    /// How many there are beyond those.
+    pub fn more(&self) -> usize {
+        self.more
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.list.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        if self.more > 0 {
+            write!(f, "\nand {} more", self.more)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Where the walk stands and what it has found wrong so far.
+pub(super) struct Context {
+    path: String,
+    /// With the place in the document, to sort by: fields are read in the reader's order, not the writer's.
+    found: Vec<(u32, Error)>,
+    more: usize,
+    pub unsupported: &'static [super::unsupported::Entry],
+}
+
+impl Context {
+    pub fn new(unsupported: &'static [super::unsupported::Entry]) -> Self {
+        Self { path: String::from("$"), found: Vec::new(), more: 0, unsupported }
+    }
+
+    /// Runs `read` one step further down.
+    pub fn within<T>(&mut self, step: Step<'_>, read: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        step.push_to(&mut self.path);
+        let value = read(self);
+        self.path.truncate(length);
+        value
+    }
+
+    /// Reports that the node here, `node`, is wrong.
+    pub fn error(&mut self, node: &Node, message: String) {
+        if self.found.len() < MAX_ERRORS {
+            self.found.push((node.order, Error { path: shown_path(&self.path), message }));
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+
+    /// Reports `expected {what}, got {node}`.
+    pub fn expected(&mut self, node: &Node, what: &str) {
+        self.error(node, ["expected ", what, ", got ", &describe(node)].concat());
+    }
+
+    pub fn finish<T>(mut self, value: Option<T>) -> Result<T, Errors> {
+        // Stable: what is said of one place stays in the order it was found.
+        self.found.sort_by_key(|(order, _)| *order);
+        match value {
+            Some(value) if self.found.is_empty() => Ok(value),
+            _ => Err(Errors { list: self.found.into_iter().map(|(_, error)| error).collect(), more: self.more }),
+        }
+    }
+}
+
+/// One step of a JSON path.
+#[derive(Clone, Copy)]
+pub(super) enum Step<'a> {
+    Field(&'a str),
+    Item(usize),
+}
+
+impl Step<'_> {
+    pub fn push_to(self, path: &mut String) {
+        match self {
+            Step::Item(index) => {
+                path.push('[');
+                path.push_str(&index.to_string());
+                path.push(']');
+            }
+            Step::Field(name)
+                if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') =>
+            {
+                path.push('.');
+                path.push_str(name);
+            }
+            Step::Field(name) => {
+                path.push('[');
+                path.push_str(&quote(name));
+                path.push(']');
+            }
+        }
+    }
+}
+
+/// The text in quotes, escaped, cut when long.
+pub(super) fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for (at, c) in text.char_indices() {
+        if at >= SHOWN_TEXT {
+            out.push_str("...");
+            break;
+        }
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => {
+                out.push_str("\\u");
+                for shift in [12_u32, 8, 4, 0] {
+                    out.push(char::from_digit((u32::from(c) >> shift) & 0xf, 16).unwrap_or('?'));
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A node in an error message.
+pub(super) fn describe(node: &Node) -> String {
+    match &node.kind {
+        Kind::Null => "null".to_owned(),
+        Kind::Bool(value) => value.to_string(),
+        Kind::Number(value) => number(*value),
+        Kind::String(text) => quote(text),
+        Kind::List(_) => "a list".to_owned(),
+        Kind::Object(_) => "an object".to_owned(),
+    }
+}
+
+fn number(value: f64) -> String {
+    let text = format!("{value:?}");
+    match text.strip_suffix(".0") {
+        Some(whole) => whole.to_owned(),
+        None => text,
+    }
+}
+
+/// The middle of a long path goes: its ends say most.
+fn shown_path(path: &str) -> String {
+    if path.len() <= SHOWN_PATH {
+        return path.to_owned();
+    }
+    let half = SHOWN_PATH / 2;
+    let head = path.get(..path.floor_char_boundary(half)).unwrap_or_default();
+    let tail = path.get(path.ceil_char_boundary(path.len() - half)..).unwrap_or_default();
+    [head, "...", tail].concat()
+}
