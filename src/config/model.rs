@@ -206,7 +206,7 @@ pub struct Rate {
 }
 
 /// One rate limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RateLimit {
     /// Unique within the policy, `[a-z0-9_-]{1,64}`.
     pub name: String,
@@ -266,7 +266,7 @@ pub enum OnMissingKey {
 }
 
 /// Another quota for one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Override {
     /// The values of the limit's key sources, in order.
     pub key: Vec<String>,
@@ -275,7 +275,7 @@ pub struct Override {
 }
 
 /// What a request costs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Cost {
     /// Always this many, at least 1.
     Fixed(u64),
@@ -301,7 +301,7 @@ pub enum Scope {
 }
 
 /// A circuit breaker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CircuitBreaker {
     /// One breaker per value.
     pub key: Vec<KeySource>,
@@ -356,7 +356,7 @@ pub struct HalfOpen {
 }
 
 /// A class of outcomes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Outcomes {
     /// Inclusive ranges of HTTP status.
     pub status: Vec<(u16, u16)>,

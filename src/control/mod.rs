@@ -2,6 +2,8 @@
 //! time, randomness and shared state are arguments.
 
 pub mod circuit_breaker;
+pub mod concurrency;
+pub mod rate_limit;
 
 /// Nanoseconds on a monotonic clock whose origin is the host's.
 pub type Nanos = u64;

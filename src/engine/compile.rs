@@ -115,7 +115,7 @@ fn compile(
     let mut rates = Vec::with_capacity(policy.rate_limits.len());
     for settings in &policy.rate_limits {
         let place = format!("{scope}/{name}/rate_limit/{}/{}", settings.name, digest(settings));
-        let limiter = RateLimiter::new(rate_settings(settings), share_of(settings, env), &place);
+        let limiter = RateLimiter::new(&rate_settings(settings), share_of(settings, env), &place);
         rates.push(Rate {
             name: settings.name.clone(),
             key: KeyExtractor::new(&settings.key),
@@ -202,7 +202,6 @@ fn rate_settings(settings: &config::RateLimit) -> rate_limit::Settings {
             config::RateAlgorithm::SlidingWindow => rate_limit::Algorithm::SlidingWindow,
             config::RateAlgorithm::FixedWindow => rate_limit::Algorithm::FixedWindow,
         },
-        max_keys: settings.max_keys,
-        keyed: !settings.key.is_empty(),
+        max_keys: if settings.key.is_empty() { 1 } else { settings.max_keys },
     }
 }

@@ -163,8 +163,9 @@ impl Engine {
                 continue;
             }
             let Ok(mut breakers) = breaker.breakers.try_borrow_mut() else { continue };
-            let hash = hash(env.hash_key, &self.work.key);
-            let slot = breakers.slot(env.share, hash.1, || self.work.key.label());
+            // Half of the hash is enough to tell a few hundred keys apart.
+            let hash = hash(env.hash_key, &self.work.key) as u64;
+            let slot = breakers.slot(env.share, hash, || self.work.key.label());
             let answer = breakers.acquire(env.share, slot, env.now, env.random);
             super::settle::report(&policy.name, &mut breakers, env);
             match answer {
@@ -268,8 +269,8 @@ fn drawn(share: BasisPoints, env: &mut Env<'_>) -> bool {
 
 /// What stands for a key: 128 bits that nobody without the key of the hash can foresee, so that colliding keys cannot
 /// be prepared.
-pub(super) fn hash(key: (u64, u64), buf: &KeyBuf) -> (u64, u64) {
+pub(super) fn hash(key: (u64, u64), buf: &KeyBuf) -> u128 {
     let mut hasher = SipHasher13::new_with_keys(key.0, key.1);
     hasher.write(buf.as_bytes());
-    hasher.finish128().as_u64()
+    hasher.finish128().as_u128()
 }

@@ -16,7 +16,7 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) enum What {
     Breaker(BreakerPermit),
-    Charge { limit: usize, charged: Charged },
+    Charge { limit: usize, quota: usize, charged: Charged },
     Place(Place),
 }
 

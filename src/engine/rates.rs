@@ -2,7 +2,7 @@
 
 use crate::config::{Cost, OnMissingKey, Override};
 use crate::control::Nanos;
-use crate::control::rate_limit::KeyHash;
+use crate::control::rate_limit::{self, Budget, KeyHash};
 use crate::matching::{KeyBuf, Request};
 
 use super::compile::{Rate, share_of};
@@ -29,6 +29,12 @@ pub(super) struct Left {
     pub quota: usize,
     pub remaining: u64,
     pub grows_in: Option<Nanos>,
+}
+
+impl Left {
+    pub fn of(quota: usize, budget: &Budget) -> Self {
+        Self { quota, remaining: budget.remaining, grows_in: budget.grows_in }
+    }
 }
 
 impl Rate {
@@ -100,10 +106,10 @@ impl Engine {
             let share = share_of(&rate.settings, env);
             match rate.limiter.charge(share, charge.key, charge.quota, charge.cost, env.now) {
                 Ok(charged) => {
-                    if charged.state.overflow {
+                    if charged.budget.overflow {
                         env.stats.add(env.metrics, stats::RATE_LIMIT_OVERFLOW, &[&policy.name, &rate.name], 1);
                     }
-                    let what = What::Charge { limit: charge.limit, charged };
+                    let what = What::Charge { limit: charge.limit, quota: charge.quota, charged };
                     permit.held.push(Held { policy: applied.policy, what });
                 }
                 // Another worker took what was left since the limit was asked: those charged before are given back.
@@ -126,14 +132,16 @@ impl Engine {
             if let Some((policy, _)) = live_mut(&mut self.policies, &self.work.applied, at) {
                 for (limit, rate) in policy.rates.iter().enumerate() {
                     let (key, quota) = if rate.key.is_empty() {
-                        (KeyHash::UNKEYED, Some(0))
+                        (KeyHash::NONE, Some(0))
                     } else if rate.key.extract(request, &mut self.work.key) {
-                        let (high, low) = hash(env.hash_key, &self.work.key);
-                        (KeyHash::new(high, low), rate.quota(&self.work.key))
+                        (KeyHash::from(hash(env.hash_key, &self.work.key)), rate.quota(&self.work.key))
                     } else {
                         match rate.settings.on_missing_key {
                             OnMissingKey::Skip => continue,
-                            OnMissingKey::Share => (KeyHash::UNKEYED, Some(0)),
+                            OnMissingKey::Share => {
+                                self.work.key.clear();
+                                (KeyHash::from(hash(env.hash_key, &self.work.key)), Some(0))
+                            }
                             OnMissingKey::Reject => {
                                 missing.get_or_insert(limit);
                                 continue;
@@ -192,8 +200,8 @@ fn longer(one: Refusal, other: Refusal) -> Refusal {
 }
 
 impl Charge {
-    fn refusal(&self, refused: &crate::control::rate_limit::Refused) -> Refusal {
-        let left = Left { quota: self.quota, remaining: refused.state.remaining, grows_in: refused.state.grows_in };
+    fn refusal(&self, refused: &rate_limit::Refused) -> Refusal {
+        let left = Left::of(self.quota, &refused.budget);
         Refusal { reason: Reason::RateLimited, limit: Some(self.limit), wait: refused.wait, left: Some(left) }
     }
 }

@@ -66,22 +66,21 @@ impl Engine {
         // Seldom more than one limit: gathered per policy, since each has its own say on headers.
         let mut views = Vec::new();
         let mut policy_of_views = None;
-        let mut tell = |policy: Option<usize>, views: &mut Vec<_>| {
+        let tell = |policy: Option<usize>, views: &mut Vec<_>| {
             if let Some(policy) = policy.and_then(|policy| self.policies.get(policy)) {
                 rate_limit_headers(policy.headers, views, &mut |name, value| stream.add_response_header(name, value));
             }
             views.clear();
         };
         for held in &permit.held {
-            let What::Charge { limit, charged } = &held.what else { continue };
+            let What::Charge { limit, quota, charged } = &held.what else { continue };
             let Some(policy) = self.policies.get(held.policy) else { continue };
             let Some(rate) = policy.rates.get(*limit).filter(|_| !policy.shadow) else { continue };
             if policy_of_views != Some(held.policy) {
                 tell(policy_of_views, &mut views);
                 policy_of_views = Some(held.policy);
             }
-            let state = &charged.state;
-            views.push(rate.view(Left { quota: charged.quota, remaining: state.remaining, grows_in: state.grows_in }));
+            views.push(rate.view(Left::of(*quota, &charged.budget)));
         }
         tell(policy_of_views, &mut views);
     }
@@ -131,10 +130,10 @@ impl Engine {
         for Held { policy, what } in permit.held.extract_if(.., |held| only.is_none_or(|only| only == held.policy)) {
             let Some(policy) = self.policies.get_mut(policy) else { continue };
             match what {
-                What::Charge { limit, charged } => {
+                What::Charge { limit, charged, .. } => {
                     if let Some(rate) = policy.rates.get_mut(limit) {
                         let share = super::compile::share_of(&rate.settings, env);
-                        rate.limiter.refund(share, &charged, env.now);
+                        rate.limiter.refund(share, charged, env.now);
                     }
                 }
                 What::Place(place) => {

@@ -59,7 +59,7 @@ impl CircuitBreakers {
 
     /// The breaker of a key, by the key's hash (keyed, so that nobody can choose two keys of one hash), allocated on
     /// first sight. `label` names it to people from then on; make it short. A known key costs no host call.
-    pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: &str) -> SlotId {
+    pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: impl FnOnce() -> String) -> SlotId {
         let slot = match self.directory.slot(share, key_hash) {
             Ok(slot) => slot,
             Err(_) => {
@@ -72,8 +72,8 @@ impl CircuitBreakers {
             self.breakers.resize_with(at.saturating_add(1), || None);
         }
         if let Some(place @ None) = self.breakers.get_mut(at) {
-            let label = if slot.0 == self.settings.max_keys { OVERFLOW_LABEL } else { label };
-            match Breaker::open(&self.settings, share, (&self.name, self.pages), slot, label) {
+            let label = if slot.0 == self.settings.max_keys { OVERFLOW_LABEL.to_owned() } else { label() };
+            match Breaker::open(&self.settings, share, (&self.name, self.pages), slot, &label) {
                 Ok(breaker) => *place = Some(Box::new(breaker)),
                 Err(_) => self.errors = self.errors.saturating_add(1),
             }
