@@ -1,0 +1,109 @@
+//! Nothing on a request's way through matching and key extraction allocates.
+#![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
+
+mod requests;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+
+use requests::{Proxy, encode};
+use tidegate::config::{
+    Attribute, ClientIp, FieldCondition, FieldMatcher, KeySource, Match, PathMatcher, StringMatcher,
+};
+use tidegate::matching::{HeaderMap, Index, KeyBuf, KeyExtractor, Request};
+
+thread_local! {
+    /// Allocations of this thread alone: the test runner's own do not count.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn policies() -> Vec<Match> {
+    let text = |s: &str| StringMatcher::Exact(s.into());
+    let regex = |s: &str| StringMatcher::Regex(s.into());
+    let field = |name: &str, matcher| FieldMatcher {
+        name: name.into(),
+        condition: FieldCondition::Value(vec![matcher]),
+        invert: false,
+    };
+    vec![
+        Match::default(),
+        Match { hosts: vec!["*.example.com".into()], ..Match::default() },
+        Match { paths: vec![PathMatcher::String(StringMatcher::Prefix("/v1/".into()))], ..Match::default() },
+        Match { paths: vec![PathMatcher::String(regex("^/v[0-9]+/"))], ..Match::default() },
+        Match { headers: vec![field("x-tier", text("gold"))], ..Match::default() },
+        Match { query: vec![field("user", regex("^a b$"))], ..Match::default() },
+        Match { query: vec![field("user", text("a b"))], ..Match::default() },
+        Match { clusters: vec![text("backend")], ..Match::default() },
+        Match { routes: vec![StringMatcher::Contains("check".into())], ..Match::default() },
+    ]
+}
+
+#[test]
+fn parsing_finding_and_extracting_allocate_nothing_once_warm() {
+    let raw = encode(&[
+        (":method", "GET"),
+        (":path", "/v1/orders/7?user=a%20b"),
+        (":authority", "API.example.com:443"),
+        (":scheme", "https"),
+        ("cookie", "sid=\"1\""),
+        ("x-tier", "gold"),
+        ("x-forwarded-for", "2001:db8::1, 192.0.2.1"),
+    ]);
+    let properties =
+        [("xds\0route_name", "checkout"), ("xds\0cluster_name", "backend"), ("source\0address", "192.0.2.9:1")];
+    let client_ip = |trusted_hops| KeySource::ClientIp(ClientIp { trusted_hops, ipv4_prefix: 24, ipv6_prefix: 64 });
+    let proxy = Proxy::new(&properties);
+    let index = Index::new(&policies()).unwrap();
+    let extractor = KeyExtractor::new(&[
+        KeySource::Header("x-tier".into()),
+        KeySource::Query("user".into()),
+        KeySource::Cookie("sid".into()),
+        KeySource::PathSegment(1),
+        KeySource::Attribute(Attribute::Host),
+        KeySource::Attribute(Attribute::Cluster),
+        KeySource::Property(vec!["xds".into(), "route_name".into()]),
+        client_ip(0),
+        client_ip(1),
+        client_ip(2),
+    ]);
+    let (mut found, mut key) = (Vec::new(), KeyBuf::new());
+    let mut pass = || {
+        let request = Request::new(HeaderMap::parse(black_box(&raw)).unwrap(), &proxy);
+        index.find(&request, &mut found);
+        assert!(extractor.extract(&request, &mut key));
+        assert_eq!(found.len(), 9);
+        assert_eq!(key.parts().count(), 10);
+    };
+    pass();
+    let before = ALLOCATIONS.get();
+    (0..100).for_each(|_| pass());
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    drop(black_box(Box::new(1)));
+    assert_eq!(ALLOCATIONS.get() - before, 1, "the counter counts");
+}
