@@ -1,6 +1,8 @@
 //! The controls, one file or folder each. A control knows nothing of the others, of JSON, of HTTP or of the host:
 //! time, randomness and shared state are arguments.
 
+pub mod rate_limit;
+
 /// Nanoseconds on a monotonic clock whose origin is the host's.
 pub type Nanos = u64;
 
