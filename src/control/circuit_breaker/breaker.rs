@@ -3,7 +3,7 @@
 use super::machine::{Admission, Calls, Ending, Phase, Record};
 use super::page;
 use super::settings::{Settings, Window};
-use super::state::{Denied, Grant, SlotId, Transition, TripReason};
+use super::state::{Counts, Denied, Grant, SlotId, Transition, TripReason};
 use super::window::{BUCKETS, Totals, judge};
 use crate::control::{Nanos, Random};
 use crate::share::{Cell, Pages, ShareError, SharedState};
@@ -51,10 +51,21 @@ struct TotalCells {
     slow: Cell,
 }
 
+fn total(share: &dyn SharedState, cell: Cell) -> u64 {
+    u64::try_from(share.read(cell)).unwrap_or(0)
+}
+
 impl TotalCells {
     fn read(&self, share: &dyn SharedState) -> Totals {
-        let read = |cell| u64::try_from(share.read(cell)).unwrap_or(0);
-        Totals { ok: read(self.ok), failed: read(self.failed), slow: read(self.slow) }
+        Totals { ok: total(share, self.ok), failed: total(share, self.failed), slow: total(share, self.slow) }
+    }
+
+    /// What is in the window. Other workers add while this one reads: what counts against the upstream is read before
+    /// what it is divided by, so that a rate is never above the true one. What was missed, its own worker judges.
+    fn window(&self, share: &dyn SharedState, base: Totals) -> Counts {
+        let bad = Totals { ok: 0, failed: total(share, self.failed), slow: total(share, self.slow) }.since(base);
+        let all = Totals { ok: total(share, self.ok), failed: total(share, self.failed), slow: 0 }.since(base);
+        Counts { calls: all.calls, failures: bad.failures.min(all.calls), slow: bad.slow.min(all.calls) }
     }
 }
 
@@ -166,10 +177,9 @@ impl Breaker {
         generation: u64,
         ending: Ending,
     ) -> Result<Option<Transition>, ShareError> {
-        if self.record(at.settings, at.share)?.generation != generation {
-            return Ok(None);
-        }
         match at.settings.window {
+            // The cells have no generation: look whether it is still the permit's before adding to them.
+            Window::Time(_) if self.record(at.settings, at.share)?.generation != generation => Ok(None),
             Window::Time(duration) => self.settle_by_time(at, generation, ending, duration),
             Window::Count(length) => self.settle_by_count(at, generation, ending, length),
         }
@@ -212,11 +222,11 @@ impl Breaker {
             at.share.add(cells.slow, 1);
         }
         // While nothing in the window is bad there is nothing to judge: a success costs one read more.
-        let none = |cell, base| u64::try_from(at.share.read(cell)).unwrap_or(0) <= base;
+        let none = |cell, base| total(at.share, cell) <= base;
         if none(cells.failed, base.failed) && (!at.settings.judges_slow() || none(cells.slow, base.slow)) {
             return Ok(None);
         }
-        let counts = cells.read(at.share).since(base);
+        let counts = cells.window(at.share, base);
         let reason = judge(at.settings, counts);
         let runs = at.settings.consecutive_failures > 0 && ending.outcome.failed();
         let asked = at.settings.honor_retry_after && ending.outcome.retry_after().is_some();
@@ -228,7 +238,7 @@ impl Breaker {
             let Some(closed) = record.closed(generation) else { return };
             closed.heed(at.settings, ending.outcome, at.now);
             // A success of any worker since the run's last failure has changed the total, and so ended the run.
-            let ok = at.share.read(ok).unsigned_abs();
+            let ok = total(at.share, ok);
             if closed.run_ok != ok {
                 closed.run = 0;
                 closed.run_ok = ok;

@@ -102,7 +102,7 @@ impl Record {
     }
 
     fn enter(&mut self, phase: Phase) {
-        // At a change each nanosecond a wrapped count would come round after five centuries.
+        // Wrapping: at a change each nanosecond the same number would come round after five centuries.
         self.generation = self.generation.wrapping_add(1);
         self.phase = phase;
     }
@@ -234,7 +234,7 @@ impl Record {
             // Closed comes after half-open and half-open after open.
             (_, Phase::Closed(_)) => return None,
         };
-        Some(Transition { from, to, reason, counts, open_for })
+        Some(Transition { generation: self.generation, from, to, reason, counts, open_for })
     }
 }
 

@@ -1,4 +1,37 @@
 //! Circuit breakers: stop sending requests to an upstream that fails, try it with a few, and come back.
+//!
+//! One breaker a key, one state over all workers. A worker's [`CircuitBreakers`] is a view of what the workers share.
+//!
+//! - **Closed**: requests pass, and outcomes are judged as they arrive: first the run of consecutive failures, then,
+//!   from `minimum_calls` on, the failure rate and the slow-call rate over the window. A threshold reached or passed
+//!   trips. All comparisons are in whole numbers.
+//! - **Open**: requests are rejected for `open_duration`, doubled for each failed probe round since the breaker was
+//!   last closed, a tenth of jitter either way, lengthened by what the upstream asked for in `Retry-After`, and never
+//!   above `open_duration_max`. The first request after that is the first probe.
+//! - **HalfOpen**: at most `probes` requests pass, over all workers. All answered well closes; one failure, one that
+//!   is unanswered after `probe_timeout`, or a round whose share of slow answers reaches its threshold opens again. A
+//!   cancelled probe gives its place back.
+//! - After closing, `recovery_ramp` admits a tenth of the requests at first and all at its end, at random.
+//!
+//! Each state has a generation, and so has each permit: an outcome of another generation changes nothing.
+//!
+//! # What is shared
+//!
+//! A page per breaker holds the state, changed by compare-and-set only, so that the worker that makes a change is the
+//! only one to report it. A cell grows with each change: while it stands still a worker goes by its copy, so a request
+//! through a closed breaker, or turned away by an open one, costs one cell read. A change reaches every worker at its
+//! next request; a worker that joins late or lost its VM reads the page first and stands where the others do.
+//!
+//! *Time windows* are counted in cells, and the page remembers their totals at the start of ten buckets: all workers
+//! judge the same window. A success costs two reads and an addition. Where a bucket ends, a call per worker may fall
+//! on either side. *Count windows* are a ring in the page, exact over all workers, for one compare-and-set a call.
+//!
+//! Where shared state fails at request time the request is admitted and not counted, and
+//! [`CircuitBreakers::take_errors`] says so.
+//!
+//! Vocabulary and window semantics follow resilience4j; the two signals, exact quotients and the treatment of 429 follow
+//! linkerd's unified breaker; generations follow gobreaker.
+
 mod breaker;
 mod directory;
 mod machine;
@@ -16,7 +49,7 @@ use self::state::Grant;
 use crate::control::{Nanos, Random};
 use crate::share::{Pages, ShareError, SharedState};
 
-pub use self::settings::{MAX_COUNT_WINDOW, MAX_PROBES, Mode, Settings, Window};
+pub use self::settings::{MAX_COUNT_WINDOW, MAX_KEYS, MAX_PROBES, Mode, Settings, Window};
 pub use self::state::{Counts, Denied, Outcome, Permit, SlotId, State, Transition, TripReason};
 
 /// The label of the breaker that the keys beyond `max_keys` share.
@@ -59,21 +92,19 @@ impl CircuitBreakers {
 
     /// The breaker of a key, by the key's hash (keyed, so that nobody can choose two keys of one hash), allocated on
     /// first sight. `label` names it to people from then on; make it short. A known key costs no host call.
-    pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: impl FnOnce() -> String) -> SlotId {
-        let slot = match self.directory.slot(share, key_hash) {
-            Ok(slot) => slot,
-            Err(_) => {
-                self.errors = self.errors.saturating_add(1);
-                SlotId(self.settings.max_keys)
-            }
+    pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: &str) -> SlotId {
+        let Ok(slot) = self.directory.slot(share, key_hash) else {
+            // Not the shared breaker: what this key's requests come to says nothing about the keys that share it.
+            self.errors = self.errors.saturating_add(1);
+            return NOWHERE;
         };
         let at = usize::try_from(slot.0).unwrap_or(usize::MAX);
         if self.breakers.len() <= at {
             self.breakers.resize_with(at.saturating_add(1), || None);
         }
         if let Some(place @ None) = self.breakers.get_mut(at) {
-            let label = if slot.0 == self.settings.max_keys { OVERFLOW_LABEL.to_owned() } else { label() };
-            match Breaker::open(&self.settings, share, (&self.name, self.pages), slot, &label) {
+            let label = if slot.0 == self.settings.max_keys { OVERFLOW_LABEL } else { label };
+            match Breaker::open(&self.settings, share, (&self.name, self.pages), slot, label) {
                 Ok(breaker) => *place = Some(Box::new(breaker)),
                 Err(_) => self.errors = self.errors.saturating_add(1),
             }
@@ -205,6 +236,9 @@ impl CircuitBreakers {
         done
     }
 }
+
+/// Where requests go whose breaker cannot be had: no policy has so many, so they pass and are not counted.
+const NOWHERE: SlotId = SlotId(u32::MAX);
 
 /// For what needs no chance.
 struct Never;

@@ -182,3 +182,6 @@ fn reason(code: u8) -> Option<TripReason> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

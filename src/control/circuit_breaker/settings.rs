@@ -2,6 +2,9 @@
 
 use crate::control::Nanos;
 
+/// The most breakers of a policy: each has a page of a few hundred bytes from the start.
+pub const MAX_KEYS: u32 = 65_536;
+
 /// The longest count window: two bits a call, in a page that every call rewrites.
 pub const MAX_COUNT_WINDOW: u32 = 10_000;
 
@@ -32,7 +35,7 @@ pub enum Mode {
 /// What a policy sets about its breakers. Rates are in basis points (10 000 is all), times in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Breakers tracked at once; the keys beyond share one.
+    /// Breakers tracked at once, at most [`MAX_KEYS`]; the keys beyond share one.
     pub max_keys: u32,
     /// Over which calls the rates are taken.
     pub window: Window,
@@ -87,6 +90,7 @@ impl Default for Settings {
 impl Settings {
     /// The same within the documented bounds: without them a window or a probe round could be empty and never judged.
     pub(super) fn bounded(mut self) -> Self {
+        self.max_keys = self.max_keys.min(MAX_KEYS);
         self.window = match self.window {
             Window::Time(duration) => Window::Time(duration.max(10)),
             Window::Count(calls) => Window::Count(calls.clamp(1, MAX_COUNT_WINDOW)),

@@ -75,6 +75,8 @@ pub struct Counts {
 /// A breaker went from one state to another. The worker that made the change is the only one to report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
+    /// Which change of this breaker it is, counted from 1.
+    pub generation: u64,
     /// The state left.
     pub from: State,
     /// The state entered.
@@ -196,6 +198,11 @@ impl Permit {
     /// The breaker that gave it.
     pub const fn slot(self) -> SlotId {
         self.slot
+    }
+
+    /// The generation of the state that gave it; 0 before the breaker first opened.
+    pub const fn generation(self) -> u64 {
+        self.generation
     }
 
     /// Whether the request probes a half-open breaker.

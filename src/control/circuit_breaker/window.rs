@@ -55,7 +55,7 @@ impl TimeWindow {
         }
         let skipped = self.bucket.map_or(u64::MAX, |current| bucket.saturating_sub(current));
         for back in 0..skipped.min(BUCKETS as u64) {
-            if let Some(begin) = self.begins.get_mut(place(bucket.wrapping_sub(back))) {
+            if let Some(begin) = self.begins.get_mut(place(bucket, BUCKETS as u64 - back)) {
                 *begin = totals;
             }
         }
@@ -64,13 +64,14 @@ impl TimeWindow {
 
     /// The totals when the oldest bucket of the window began.
     pub fn base(&self) -> Totals {
-        let oldest = self.bucket.unwrap_or(0).wrapping_add(1);
-        self.begins.get(place(oldest)).copied().unwrap_or_default()
+        self.begins.get(place(self.bucket.unwrap_or(0), 1)).copied().unwrap_or_default()
     }
 }
 
-fn place(bucket: u64) -> usize {
-    usize::try_from(bucket % BUCKETS as u64).unwrap_or(0)
+/// The place of the bucket so many after `bucket`. The remainder comes first: a sum that wrapped would be out of step.
+fn place(bucket: u64, after: u64) -> usize {
+    let buckets = BUCKETS as u64;
+    usize::try_from((bucket % buckets + after) % buckets).unwrap_or(0)
 }
 
 /// The last so many calls in a ring, two bits each.
@@ -129,3 +130,6 @@ pub(super) fn judge(settings: &Settings, counts: Counts) -> Option<TripReason> {
 pub(super) fn reaches(part: u64, whole: u64, threshold: u32) -> bool {
     threshold > 0 && u128::from(part) * 10_000 >= u128::from(threshold) * u128::from(whole)
 }
+
+#[cfg(test)]
+mod tests;
