@@ -1,1 +1,18 @@
-//! Runs a real Envoy with Tidegate in it.
+//! Runs a real Envoy with Tidegate in it, between a devious upstream and open-loop clients, and judges what happened.
+//!
+//! - [`envoy`] starts Envoy as a child process, on ports of its own.
+//! - [`upstream`] is a server whose every answer a test scripts, and which remembers what it saw.
+//! - [`client`] sends single requests, raw bytes, or load that does not slow down when the proxy does.
+//! - [`stats`] reads what Envoy counts.
+
+mod body;
+pub mod client;
+pub mod envoy;
+mod gate;
+pub mod stats;
+pub mod upstream;
+mod wait;
+
+pub use body::Step;
+pub use gate::Gate;
+pub use wait::wait_until;

@@ -1,0 +1,32 @@
+//! The clients: single calls, raw bytes, and open-loop load.
+
+mod call;
+mod connection;
+mod raw;
+mod reason;
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+pub use call::{Call, Cancel, Response};
+pub(crate) use call::{grpc_frame, header};
+pub use connection::{Connection, Ended};
+pub use raw::raw;
+pub use reason::Reason;
+
+/// Sends one request on a connection of its own.
+///
+/// # Errors
+/// Nobody listens there, or the connection or the answer broke off.
+pub async fn send(address: SocketAddr, call: Call) -> Result<Response> {
+    Connection::open(address, call.http2).await?.send(call).await
+}
+
+/// `GET path` on a connection of its own.
+///
+/// # Errors
+/// As [`send`].
+pub async fn get(address: SocketAddr, path: &str) -> Result<Response> {
+    send(address, Call::get(path)).await
+}

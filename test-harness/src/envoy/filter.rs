@@ -1,0 +1,160 @@
+//! The HTTP filters a listener can have: Tidegate, or any of Envoy's own as JSON.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// One entry of a listener's filter chain.
+#[derive(Debug, Clone)]
+pub enum HttpFilter {
+    /// A wasm module.
+    Wasm(Box<Tidegate>),
+    /// A filter in Envoy's own configuration: `{"name", "typed_config": {"@type", ...}}`.
+    Raw(Value),
+}
+
+/// How the plugin's configuration is written in Envoy's.
+#[derive(Debug, Clone)]
+enum Configuration {
+    String(String),
+    Struct(Value),
+}
+
+/// The Tidegate filter.
+#[derive(Debug, Clone)]
+pub struct Tidegate {
+    name: String,
+    vm_id: String,
+    configuration: Option<Configuration>,
+    failure_policy: Option<String>,
+    pub(super) module: PathBuf,
+}
+
+// === impl Tidegate ===
+
+impl Tidegate {
+    /// Tidegate with this configuration, handed over as a `StringValue`.
+    ///
+    /// # Errors
+    /// The module has not been built; see [`super::locate::tidegate_wasm`].
+    pub fn new(configuration: &Value) -> Result<Self> {
+        Ok(Self::with_module(super::locate::tidegate_wasm()?).text(configuration.to_string()))
+    }
+
+    /// Another module in Tidegate's place, without a configuration.
+    pub fn with_module(module: PathBuf) -> Self {
+        Self {
+            name: "tidegate".into(),
+            vm_id: "tidegate".into(),
+            configuration: None,
+            failure_policy: Some("FAIL_RELOAD".into()),
+            module,
+        }
+    }
+
+    /// The configuration as text, which need not be JSON.
+    #[must_use]
+    pub fn text(mut self, configuration: impl Into<String>) -> Self {
+        self.configuration = Some(Configuration::String(configuration.into()));
+        self
+    }
+
+    /// The configuration as a `google.protobuf.Struct`, as plain YAML gives it.
+    #[must_use]
+    pub fn structure(mut self, configuration: Value) -> Self {
+        self.configuration = Some(Configuration::Struct(configuration));
+        self
+    }
+
+    /// The plugin's name in Envoy.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Filters with the same id, module and VM configuration share one VM per worker, and shared data.
+    #[must_use]
+    pub fn vm_id(mut self, vm_id: impl Into<String>) -> Self {
+        self.vm_id = vm_id.into();
+        self
+    }
+
+    /// `FAIL_RELOAD` unless set, or `FAIL_OPEN`, `FAIL_CLOSED`.
+    #[must_use]
+    pub fn failure_policy(mut self, policy: impl Into<String>) -> Self {
+        self.failure_policy = Some(policy.into());
+        self
+    }
+
+    fn render(&self) -> Value {
+        let mut config = json!({
+            "name": self.name,
+            "vm_config": {
+                "vm_id": self.vm_id,
+                "runtime": "envoy.wasm.runtime.v8",
+                "code": {"local": {"filename": self.module}}
+            }
+        });
+        if let Some(policy) = &self.failure_policy {
+            config["failure_policy"] = json!(policy);
+        }
+        match &self.configuration {
+            None => {}
+            Some(Configuration::String(text)) => {
+                config["configuration"] =
+                    json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text});
+            }
+            Some(Configuration::Struct(value)) => {
+                config["configuration"] =
+                    json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": value});
+            }
+        }
+        json!({
+            "name": "envoy.filters.http.wasm",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+                "config": config
+            }
+        })
+    }
+}
+
+// === impl HttpFilter ===
+
+impl HttpFilter {
+    /// Envoy's own token bucket: `tokens` at most, refilled by as many every `interval`, each worker's listener as one.
+    pub fn local_ratelimit(tokens: u32, interval: &str) -> Self {
+        let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}, "runtime_key": "always"});
+        Self::Raw(json!({
+            "name": "envoy.filters.http.local_ratelimit",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+                "stat_prefix": "native",
+                "token_bucket": {"max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": interval},
+                "filter_enabled": always,
+                "filter_enforced": always
+            }
+        }))
+    }
+
+    pub(super) fn render(&self) -> Value {
+        match self {
+            Self::Wasm(tidegate) => tidegate.render(),
+            Self::Raw(value) => value.clone(),
+        }
+    }
+}
+
+impl From<Tidegate> for HttpFilter {
+    fn from(tidegate: Tidegate) -> Self {
+        Self::Wasm(Box::new(tidegate))
+    }
+}
+
+impl From<Value> for HttpFilter {
+    fn from(raw: Value) -> Self {
+        Self::Raw(raw)
+    }
+}

@@ -1,0 +1,310 @@
+//! A real Envoy as a child process.
+//!
+//! Every Envoy has its own temporary folder, loopback ports the kernel chooses and no shared-memory region, so any number of
+//! them run side by side. Dropping the handle kills the process; dropping it in a panicking test also prints the end of its
+//! log.
+
+mod bootstrap;
+mod builder;
+mod filter;
+pub mod locate;
+mod runner;
+mod stats_tags;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub use bootstrap::{Cluster, Listener, Route};
+pub use builder::Builder;
+pub use filter::{HttpFilter, Tidegate};
+pub use runner::Runner;
+pub use stats_tags::stats_tags;
+
+use crate::client;
+use crate::stats::Stats;
+use crate::wait::wait_until;
+
+/// How long Envoy may take for anything it is asked, on a machine that is busy building.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// What is shown of the log when something goes wrong.
+const TAIL_LINES: usize = 60;
+
+/// A running Envoy.
+#[derive(Debug)]
+pub struct Envoy {
+    process: runner::Process,
+    folder: TempDir,
+    admin: SocketAddr,
+    listeners: BTreeMap<String, SocketAddr>,
+    first_cluster: String,
+    /// How often the listeners were delivered by file; none when they are static.
+    deliveries: Option<u32>,
+}
+
+/// Envoy ended, or never became ready.
+#[derive(Debug)]
+pub struct StartError {
+    /// What happened.
+    pub reason: String,
+    /// How the process ended, when it did.
+    pub exit: Option<String>,
+    /// Everything it logged.
+    pub log: String,
+}
+
+impl Envoy {
+    /// Describes an Envoy to be started.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where the only listener listens.
+    ///
+    /// # Panics
+    /// There is not exactly one.
+    pub fn listener(&self) -> SocketAddr {
+        assert_eq!(self.listeners.len(), 1, "listeners: {:?}", self.listeners);
+        self.listeners.values().copied().next().unwrap_or(self.admin)
+    }
+
+    /// Where this listener listens.
+    ///
+    /// # Panics
+    /// There is none of this name.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        *self.listeners.get(listener).unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.listeners))
+    }
+
+    /// Where the admin interface listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The process's id (of the `docker` client, when Envoy runs in a container).
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How the process ended, if it has.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn exited(&mut self) -> Result<Option<String>> {
+        self.process.exited()
+    }
+
+    /// Stops all of Envoy's threads where they are (`SIGSTOP`).
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn pause(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Lets a paused Envoy run on (`SIGCONT`).
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn unpause(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
+    }
+
+    /// Everything Envoy has logged.
+    pub fn log(&self) -> String {
+        read_logs(&self.folder)
+    }
+
+    /// The access log lines of a listener that has a format; Envoy flushes them within a second, see
+    /// [`Envoy::flush_access_log`].
+    pub fn access_log(&self, listener: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(Listener::access_log_file(listener, self.folder.path())).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Makes Envoy write its access logs out.
+    ///
+    /// # Errors
+    /// The admin interface does not answer.
+    pub async fn flush_access_log(&self) -> Result<()> {
+        self.admin_post("/reopen_logs").await.map(drop)
+    }
+
+    /// What the admin interface answers to `GET path`.
+    ///
+    /// # Errors
+    /// It does not answer, or not with 200.
+    pub async fn admin_get(&self, path: &str) -> Result<String> {
+        self.ask("GET", path).await
+    }
+
+    /// What the admin interface answers to `POST path`.
+    ///
+    /// # Errors
+    /// It does not answer, or not with 200.
+    pub async fn admin_post(&self, path: &str) -> Result<String> {
+        self.ask("POST", path).await
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> Result<String> {
+        let response = client::send(self.admin, client::Call::new(method, path)).await;
+        let response = response.with_context(|| format!("admin {method} {path}"))?;
+        let text = response.text();
+        if response.status != 200 {
+            bail!("admin {method} {path} answered {}: {text}", response.status);
+        }
+        Ok(text)
+    }
+
+    /// All stats as scraped now.
+    ///
+    /// # Errors
+    /// The admin interface does not answer, or not in the Prometheus format.
+    pub async fn stats(&self) -> Result<Stats> {
+        Stats::parse(&self.admin_get("/stats/prometheus").await?)
+    }
+
+    /// Waits until the stats fulfil a condition: `condition` gives a value, or what is still missing.
+    ///
+    /// # Errors
+    /// They did not within `deadline`; the message holds what was missing last.
+    pub async fn wait_for_stats<T>(
+        &self,
+        deadline: Duration,
+        condition: impl Fn(&Stats) -> Result<T, String>,
+    ) -> Result<T> {
+        wait_until(deadline, async || {
+            let stats = self.stats().await.map_err(|error| format!("{error:#}"))?;
+            condition(&stats)
+        })
+        .await
+    }
+
+    /// Delivers new listeners to an Envoy that watches for them, and waits until it has taken them.
+    ///
+    /// # Errors
+    /// Envoy refused them (the last good ones stay), or was not started with [`Builder::dynamic_listeners`].
+    pub async fn update_listeners(&mut self, listeners: &[Listener]) -> Result<()> {
+        let version = self.deliveries.context("the listeners are static: start with dynamic_listeners()")? + 1;
+        let before = self.deliveries_seen().await?;
+        builder::deliver(listeners, &self.first_cluster, self.folder.path(), version)?;
+        self.deliveries = Some(version);
+        let (taken, _) = wait_until(DEADLINE, async || {
+            let now = self.deliveries_seen().await.map_err(|error| format!("{error:#}"))?;
+            if now == before { Err("Envoy has not looked at the new listeners".to_owned()) } else { Ok(now) }
+        })
+        .await?;
+        if taken == before.0 {
+            bail!("Envoy refused the listeners:\n{}", tail(&self.log(), TAIL_LINES));
+        }
+        self.listeners = self.ready_listeners(listeners).await?;
+        Ok(())
+    }
+
+    /// How many deliveries Envoy took and refused.
+    async fn deliveries_seen(&self) -> Result<(u64, u64)> {
+        let stats: Value =
+            serde_json::from_str(&self.admin_get("/stats?format=json&filter=listener_manager.lds").await?)?;
+        let count = |name: &str| {
+            let mut all = stats["stats"].as_array().into_iter().flatten();
+            all.find(|stat| stat["name"] == name).and_then(|stat| stat["value"].as_u64()).unwrap_or(0)
+        };
+        Ok((count("listener_manager.lds.update_success"), count("listener_manager.lds.update_rejected")))
+    }
+
+    /// The addresses of all listeners, once each of `expected` listens and none is warming up or waiting to be replaced.
+    async fn ready_listeners(&self, expected: &[Listener]) -> Result<BTreeMap<String, SocketAddr>> {
+        wait_until(DEADLINE, async || {
+            let found = self.listening().await.map_err(|error| format!("{error:#}"))?;
+            match expected.iter().find(|listener| !found.contains_key(&listener.name)) {
+                Some(missing) => Err(format!("listener {} is not there", missing.name)),
+                None => Ok(found),
+            }
+        })
+        .await
+    }
+
+    async fn listening(&self) -> Result<BTreeMap<String, SocketAddr>> {
+        let stats = self.admin_get("/stats?filter=listener_manager.total_listeners_warming").await?;
+        if !stats.trim().ends_with(": 0") {
+            bail!("listeners are warming up: {}", stats.trim());
+        }
+        let answer: Value = serde_json::from_str(&self.admin_get("/listeners?format=json").await?)?;
+        let statuses = answer["listener_statuses"].as_array().into_iter().flatten();
+        statuses
+            .map(|status| {
+                let name = status["name"].as_str().context("a listener without a name")?;
+                let at = &status["local_address"]["socket_address"];
+                let ip = at["address"].as_str().context("a listener without an address")?.parse()?;
+                let port = at["port_value"].as_u64().and_then(|port| u16::try_from(port).ok());
+                Ok((name.to_owned(), SocketAddr::new(ip, port.context("a listener without a port")?)))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of Envoy's log ---\n{}\n---", tail(&self.log(), TAIL_LINES));
+        }
+    }
+}
+
+/// Envoy's log, after what it wrote before it could log.
+fn read_logs(folder: &TempDir) -> String {
+    let files: [PathBuf; 2] = [folder.path().join("output.log"), folder.path().join("envoy.log")];
+    files
+        .iter()
+        .map(|file| std::fs::read(file).unwrap_or_default())
+        .map(|b| String::from_utf8_lossy(&b).into_owned())
+        .collect()
+}
+
+/// The last `lines` lines of `text`.
+fn tail(text: &str, lines: usize) -> String {
+    let skipped = text.lines().count().saturating_sub(lines);
+    text.lines().skip(skipped).collect::<Vec<_>>().join("\n")
+}
+
+// === impl StartError ===
+
+impl std::error::Error for StartError {}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.reason)?;
+        if let Some(exit) = &self.exit {
+            write!(f, " ({exit})")?;
+        }
+        write!(f, "\n{}", tail(&self.log, TAIL_LINES))
+    }
+}
+
+impl StartError {
+    fn new(error: &anyhow::Error, exit: Option<String>, folder: &TempDir) -> Self {
+        let log = read_logs(folder);
+        let mut reason = format!("{error:#}");
+        if log.contains("Failed to create Wasm VM") || log.contains("envoy.extensions.filters.http.wasm.v3.Wasm'") {
+            reason.push_str("; this Envoy has no V8 runtime for wasm: use an official release");
+        }
+        Self { reason, exit, log }
+    }
+
+    /// A failure before there was a process.
+    fn early(error: &anyhow::Error) -> Self {
+        Self { reason: format!("{error:#}"), exit: None, log: String::new() }
+    }
+}
+
+/// The admin address Envoy has written down, once it has.
+fn written_address(folder: &TempDir) -> Result<SocketAddr> {
+    let text = std::fs::read_to_string(folder.path().join("admin"))?;
+    text.trim().parse().map_err(|_| anyhow!("not an address: {text:?}"))
+}
