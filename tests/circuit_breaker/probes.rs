@@ -1,8 +1,10 @@
 //! Half-open: how many probes pass over all workers, and what their answers do.
 
-use tidegate::control::circuit_breaker::{Counts, Denied, Outcome, Permit, Settings, State, TripReason, Window};
+use tidegate::control::circuit_breaker::{
+    CircuitBreakers, Counts, Denied, Outcome, Permit, Settings, State, TripReason, Window,
+};
 
-use crate::fleet::{FAILURE, Fleet, SECOND, consecutive, half_of};
+use crate::fleet::{FAILURE, Fleet, KEY, SECOND, SplitMix, consecutive, half_of};
 
 fn probing(probes: u32) -> Settings {
     Settings { probes, ..consecutive(1) }
@@ -220,6 +222,71 @@ fn outcomes_of_earlier_generations_change_nothing() {
         assert_eq!(fleet.call(0, FAILURE), State::Closed, "nor do they begin a run");
         assert_eq!(fleet.call(1, FAILURE), State::Open);
         assert_eq!(fleet.last().counts.calls, 2);
+    }
+}
+
+#[test]
+fn a_late_outcome_is_noticed_by_a_worker_that_heard_nothing_since() {
+    for window in [Window::Time(10 * SECOND), Window::Count(10)] {
+        let mut fleet = Fleet::new(half_of(4, window), 2);
+        let late: Vec<_> = (0..20).map(|_| fleet.ask(1).unwrap()).collect();
+        for _ in 0..4 {
+            fleet.call(0, FAILURE);
+        }
+        fleet.wait_out(0);
+        fleet.call(0, Outcome::Success);
+        for permit in late {
+            fleet.end(1, permit, FAILURE);
+        }
+        for _ in 0..3 {
+            assert_eq!(fleet.call(0, FAILURE), State::Closed);
+        }
+        assert_eq!(fleet.call(0, FAILURE), State::Open);
+        assert_eq!(fleet.last().counts.calls, 4);
+    }
+}
+
+#[test]
+fn a_probe_of_the_round_before_is_late_even_at_the_same_moment() {
+    let mut fleet = Fleet::new(Settings { open_duration: 0, open_duration_max: 0, ..probing(2) }, 1);
+    let failing = fleet.ask(0).unwrap();
+    fleet.end(0, failing, FAILURE);
+    let before = [fleet.ask(0).unwrap(), fleet.ask(0).unwrap()];
+    fleet.end(0, before[0], FAILURE);
+    let after = [fleet.ask(0).unwrap(), fleet.ask(0).unwrap()];
+    assert_eq!(after[0].generation(), before[0].generation() + 2);
+    fleet.end(0, before[1], FAILURE);
+    fleet.cancel(0, before[1]);
+    assert!(fleet.ask(0).is_err());
+    fleet.end(0, after[0], Outcome::Success);
+    fleet.end(0, after[1], Outcome::Success);
+    assert_eq!(fleet.state(0), State::Closed);
+}
+
+#[test]
+fn on_real_threads_exactly_the_probes_pass_and_one_reports_each_change() {
+    for probes in [1, 3, 7] {
+        let fleet = tripped(probing(probes), 1, 14);
+        let (share, now) = (&fleet.share, fleet.now);
+        let start = std::sync::Barrier::new(8);
+        let results: Vec<(usize, usize)> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..8)
+                .map(|worker| {
+                    let start = &start;
+                    scope.spawn(move || {
+                        let mut breakers = CircuitBreakers::new(probing(probes), share, "policy").unwrap();
+                        let slot = breakers.slot(share, KEY, "upstream");
+                        let rng = &mut SplitMix(worker);
+                        start.wait();
+                        let passed = (0..125).filter(|_| breakers.acquire(share, slot, now, rng).is_ok()).count();
+                        (passed, std::iter::from_fn(|| breakers.take_transition()).count())
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+        });
+        assert_eq!(results.iter().map(|(passed, _)| passed).sum::<usize>(), probes as usize);
+        assert_eq!(results.iter().map(|(_, changes)| changes).sum::<usize>(), 1);
     }
 }
 
