@@ -100,7 +100,7 @@ impl Proxy {
         worker.settled += 1;
         let failed = match self.upstream.get() {
             Upstream::Devious => self.chance(3) == 0,
-            Upstream::ThirdFails => worker.settled % 3 == 0,
+            Upstream::ThirdFails => worker.settled.is_multiple_of(3),
         };
         let outcome = if failed { FAILURE } else { Outcome::Success };
         let took = if failed { 2 * SECOND } else { 0 };

@@ -228,7 +228,8 @@ fn outcomes_of_earlier_generations_change_nothing() {
 #[test]
 fn a_late_outcome_is_noticed_by_a_worker_that_heard_nothing_since() {
     for window in [Window::Time(10 * SECOND), Window::Count(10)] {
-        let mut fleet = Fleet::new(half_of(4, window), 2);
+        // Open for so short a time that the window's bucket is still the same when it is over.
+        let mut fleet = Fleet::new(Settings { open_duration: SECOND / 10, ..half_of(4, window) }, 2);
         let late: Vec<_> = (0..20).map(|_| fleet.ask(1).unwrap()).collect();
         for _ in 0..4 {
             fleet.call(0, FAILURE);

@@ -139,15 +139,15 @@ fn a_key_has_the_same_breaker_on_every_worker_in_any_order_of_sight() {
     let mut workers: Vec<_> =
         (0..4).map(|_| CircuitBreakers::new(settings.clone(), &share, "policy").unwrap()).collect();
     let mut slots = std::collections::HashMap::new();
-    for round in 0..2_u64 {
-        for worker in 0..4 {
-            let mut rng = SplitMix(round * 4 + worker as u64);
+    for round in 0..2 {
+        for (number, worker) in workers.iter_mut().enumerate() {
+            let mut rng = SplitMix(round * 4 + number as u64);
             let mut keys: Vec<u64> = (0..200).map(|key| key * key + 1).collect();
             rng.shuffle(&mut keys);
             for key in keys {
-                let slot = workers[worker].slot(&share, key, &key.to_string());
-                assert_eq!(*slots.entry(key).or_insert(slot), slot, "key {key}, worker {worker}");
-                assert_eq!(workers[worker].label(slot), Some(key.to_string().as_str()));
+                let slot = worker.slot(&share, key, &key.to_string());
+                assert_eq!(*slots.entry(key).or_insert(slot), slot, "key {key}, worker {number}");
+                assert_eq!(worker.label(slot), Some(key.to_string().as_str()));
             }
         }
     }
@@ -239,6 +239,7 @@ fn requests_pass_and_errors_are_counted_while_shared_state_is_out_of_reach() {
 
         share.answer.set(Some(answer));
         let unknown = breakers.slot(&share, KEY + 1, "new");
+        assert_eq!(breakers.label(unknown), None, "a key whose breaker cannot be found burdens no other");
         for slot in [slot, unknown] {
             let permit = breakers.acquire(&share, slot, 100 * SECOND, rng).unwrap();
             assert!(!permit.is_probe());
