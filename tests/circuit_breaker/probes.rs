@@ -230,8 +230,9 @@ fn a_late_outcome_is_noticed_by_a_worker_that_heard_nothing_since() {
     for window in [Window::Time(10 * SECOND), Window::Count(10)] {
         // Open for so short a time that the window's bucket is still the same when it is over.
         let mut fleet = Fleet::new(Settings { open_duration: SECOND / 10, ..half_of(4, window) }, 2);
+        fleet.call(1, Outcome::Success);
         let late: Vec<_> = (0..20).map(|_| fleet.ask(1).unwrap()).collect();
-        for _ in 0..4 {
+        for _ in 0..3 {
             fleet.call(0, FAILURE);
         }
         fleet.wait_out(0);
