@@ -1,0 +1,17 @@
+//! Circuit breakers through their public interface, over one and several workers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and print their seeds"
+)]
+
+mod fleet;
+mod interleaving;
+mod model;
+mod open_time;
+mod probes;
+mod sharing;
+mod trips;
