@@ -84,14 +84,14 @@ impl Context {
 
     /// Runs `read` one step further down.
     pub fn within<T>(&mut self, step: Step<'_>, read: impl FnOnce(&mut Self) -> T) -> T {
-        let length = self.path.len();
-        step.push_to(&mut self.path);
+        let length = step.push_to(&mut self.path);
         let value = read(self);
         self.path.truncate(length);
         value
     }
 
     /// Reports that the node here, `node`, is wrong.
+    #[inline(never)]
     pub fn error(&mut self, node: &Node, message: String) {
         if self.found.len() < MAX_ERRORS {
             self.found.push((node.order, Error { path: shown_path(&self.path), message }));
@@ -101,6 +101,7 @@ impl Context {
     }
 
     /// Reports `expected {what}, got {node}`.
+    #[inline(never)]
     pub fn expected(&mut self, node: &Node, what: &str) {
         self.error(node, ["expected ", what, ", got ", &describe(node)].concat());
     }
@@ -123,7 +124,11 @@ pub(super) enum Step<'a> {
 }
 
 impl Step<'_> {
-    pub fn push_to(self, path: &mut String) {
+    /// Adds the step and returns how long the path was.
+    // Not inlined: there is a call for every field of a configuration, and the module is paid for by the byte.
+    #[inline(never)]
+    pub fn push_to(self, path: &mut String) -> usize {
+        let length = path.len();
         match self {
             Step::Item(index) => {
                 path.push('[');
@@ -142,6 +147,7 @@ impl Step<'_> {
                 path.push(']');
             }
         }
+        length
     }
 }
 
