@@ -3,6 +3,8 @@
 mod requests;
 mod workers;
 
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 use workers::{Answer, SECOND, Workers};
 
 const GOOD: &str = "admitted";

@@ -8,6 +8,8 @@ use tidegate::config::{
     Attribute, ClientIp, FieldCondition, FieldMatcher, KeySource, Match, PathMatcher, StringMatcher, TemplateSegment,
 };
 use tidegate::matching::{HeaderMap, Index, KeyBuf, KeyExtractor, Matcher, Request, compile_regex};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 

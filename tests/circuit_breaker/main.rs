@@ -9,7 +9,9 @@
 )]
 
 mod fleet;
+#[cfg(not(target_family = "wasm"))]
 mod interleaving;
+#[cfg(not(target_family = "wasm"))]
 mod model;
 mod open_time;
 mod probes;

@@ -4,6 +4,8 @@ use tidegate::control::circuit_breaker::{Denied, Outcome, Settings, State, TripR
 use tidegate::control::{Nanos, Random};
 
 use crate::fleet::{FAILURE, Fleet, MS, SECOND, SplitMix, consecutive};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn asking(wait: Nanos) -> Outcome {
     Outcome::Failure { retry_after: Some(wait) }

@@ -5,6 +5,8 @@ use tidegate::control::circuit_breaker::{
 };
 
 use crate::fleet::{FAILURE, Fleet, KEY, SECOND, SplitMix, consecutive, half_of};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn probing(probes: u32) -> Settings {
     Settings { probes, ..consecutive(1) }
@@ -265,6 +267,7 @@ fn a_probe_of_the_round_before_is_late_even_at_the_same_moment() {
     assert_eq!(fleet.state(0), State::Closed);
 }
 
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn on_real_threads_exactly_the_probes_pass_and_one_reports_each_change() {
     for probes in [1, 3, 7] {

@@ -6,6 +6,8 @@ use tidegate::control::circuit_breaker::{
 use tidegate::share::{Cell, Memory, Pages, ShareError, SharedState, Version};
 
 use crate::fleet::{Counted, FAILURE, Fleet, KEY, SECOND, SplitMix, consecutive, half_of};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
 fn one_trip_opens_every_worker_at_its_next_request() {

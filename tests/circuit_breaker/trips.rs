@@ -3,6 +3,8 @@
 use tidegate::control::circuit_breaker::{Counts, Mode, Outcome, Settings, State, TripReason, Window};
 
 use crate::fleet::{FAILURE, Fleet, MS, SECOND, consecutive, half_of, quiet};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const RATE_LIMITED: Outcome = Outcome::RateLimited { retry_after: None };
 

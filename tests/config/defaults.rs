@@ -5,6 +5,8 @@ use std::time::Duration;
 use tidegate::config::*;
 
 use crate::{policy, read, wrap};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const SECOND: Duration = Duration::from_secs(1);
 

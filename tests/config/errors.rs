@@ -3,6 +3,8 @@
 use tidegate::config::MAX_ERRORS;
 
 use crate::{errors, wrap};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const POLICY: &str = "$.policies[0]";
 

@@ -1,8 +1,11 @@
 //! JSON text and serialized Structs: how they are told apart, read alike, and refused when broken.
 
+#[cfg(not(target_family = "wasm"))]
 use proptest::prelude::*;
 use serde_json::Value;
 use tidegate::config::{read, read_as_documented};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 /// The wire format of a `google.protobuf.Struct`.
 pub mod wire {
@@ -196,6 +199,7 @@ fn push_length(mut length: usize, out: &mut Vec<u8>) {
     out.push(length as u8);
 }
 
+#[cfg(not(target_family = "wasm"))]
 proptest! {
     #[test]
     fn any_document_is_read_alike_in_both_forms(document in crate::properties::document()) {

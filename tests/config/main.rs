@@ -6,7 +6,9 @@
 mod defaults;
 mod errors;
 mod forms;
+#[cfg(not(target_family = "wasm"))]
 mod properties;
+#[cfg(not(target_family = "wasm"))]
 mod reference;
 
 use tidegate::config::{Config, Errors, Policy};
