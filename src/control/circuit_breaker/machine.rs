@@ -204,6 +204,13 @@ impl Record {
         }
     }
 
+    /// Empties a window by time: the next call begins it anew.
+    pub fn forget_calls(&mut self, generation: u64) {
+        if let Some(Calls::Time(window)) = self.closed(generation).map(|closed| &mut closed.calls) {
+            *window = TimeWindow::default();
+        }
+    }
+
     /// Trips a closed breaker of this generation.
     pub fn trip(
         &mut self,
