@@ -267,6 +267,19 @@ fn a_probe_of_the_round_before_is_late_even_at_the_same_moment() {
 }
 
 #[test]
+fn a_request_makes_one_change_even_where_the_open_time_is_zero() {
+    let mut fleet = Fleet::new(Settings { open_duration: 0, open_duration_max: 0, ..probing(1) }, 1);
+    let failing = fleet.ask(0).unwrap();
+    fleet.end(0, failing, FAILURE);
+    let _lost = fleet.ask(0).unwrap();
+    fleet.now += 10 * SECOND;
+    assert!(matches!(fleet.ask(0), Err(Denied::Open { reason: TripReason::ProbeTimeout, retry_in: 0 })));
+    assert!(fleet.ask(0).unwrap().is_probe());
+    let states: Vec<_> = fleet.transitions.iter().map(|transition| transition.to).collect();
+    assert_eq!(states, [State::Open, State::HalfOpen, State::Open, State::HalfOpen]);
+}
+
+#[test]
 fn on_real_threads_exactly_the_probes_pass_and_one_reports_each_change() {
     for probes in [1, 3, 7] {
         let fleet = tripped(probing(probes), 1, 14);
