@@ -239,10 +239,11 @@ fn a_late_outcome_is_noticed_by_a_worker_that_heard_nothing_since() {
         }
         fleet.wait_out(0);
         fleet.call(0, Outcome::Success);
+        fleet.call(0, Outcome::Success);
         for permit in late {
             fleet.end(1, permit, FAILURE);
         }
-        for _ in 0..3 {
+        for _ in 0..2 {
             assert_eq!(fleet.call(0, FAILURE), State::Closed);
         }
         assert_eq!(fleet.call(0, FAILURE), State::Open);
@@ -268,6 +269,19 @@ fn a_probe_of_the_round_before_is_late_even_at_the_same_moment() {
 }
 
 #[cfg(not(target_family = "wasm"))]
+#[test]
+fn a_request_makes_one_change_even_where_the_open_time_is_zero() {
+    let mut fleet = Fleet::new(Settings { open_duration: 0, open_duration_max: 0, ..probing(1) }, 1);
+    let failing = fleet.ask(0).unwrap();
+    fleet.end(0, failing, FAILURE);
+    let _lost = fleet.ask(0).unwrap();
+    fleet.now += 10 * SECOND;
+    assert!(matches!(fleet.ask(0), Err(Denied::Open { reason: TripReason::ProbeTimeout, retry_in: 0 })));
+    assert!(fleet.ask(0).unwrap().is_probe());
+    let states: Vec<_> = fleet.transitions.iter().map(|transition| transition.to).collect();
+    assert_eq!(states, [State::Open, State::HalfOpen, State::Open, State::HalfOpen]);
+}
+
 #[test]
 fn on_real_threads_exactly_the_probes_pass_and_one_reports_each_change() {
     for probes in [1, 3, 7] {

@@ -78,6 +78,31 @@ fn counters_that_other_lives_of_the_proxy_left_behind_trip_nothing() {
     assert_eq!(breakers.state(&share, slot), State::Open);
 }
 
+#[test]
+fn counters_that_are_reset_from_outside_begin_the_window_anew() {
+    for (ok, failed) in [(1_000, 0), (1_000, 5), (0, 9)] {
+        let mut fleet = Fleet::new(half_of(10, Window::Time(10 * SECOND)), 2);
+        // Some calls before the window, so that it does not begin at zero, and one within.
+        let cell = |what: &str| fleet.share.cell(&format!("policy.0.{what}")).unwrap();
+        let cells = [cell("ok"), cell("failed")];
+        fleet.share.add(cells[0], ok);
+        fleet.share.add(cells[1], failed);
+        fleet.call(0, Outcome::Success);
+        for cell in cells {
+            let value = fleet.share.read(cell);
+            fleet.share.add(cell, -value);
+        }
+        for call in 0..300 {
+            let outcome = if call % 3 == 0 { FAILURE } else { Outcome::Success };
+            assert_eq!(fleet.call(call % 2, outcome), State::Closed, "{ok} {failed}, call {call}");
+        }
+        for call in 0..200 {
+            let _ = fleet.ask(call % 2).map(|permit| fleet.end(call % 2, permit, FAILURE));
+        }
+        assert_eq!(fleet.state(1), State::Open, "the breaker is not blind afterwards");
+    }
+}
+
 /// A worker whose breaker has its window rolled, on shared state that counts what is asked of it.
 fn counted(settings: Settings) -> (Counted, CircuitBreakers, SlotId) {
     let share = Counted::default();
@@ -176,6 +201,19 @@ fn keys_beyond_the_most_share_one_breaker_and_cost_nothing_to_find() {
             assert_eq!(share.take(), (0, 0));
         }
     }
+}
+
+#[test]
+fn a_worker_that_joins_late_finds_its_key_among_thousands() {
+    let share = Memory::new();
+    let settings = Settings { max_keys: 6_400, window: Window::Count(1), ..Settings::default() };
+    let mut first = CircuitBreakers::new(settings.clone(), &share, "policy").unwrap();
+    for key in 1..=6_400 {
+        first.slot(&share, key, "");
+    }
+    let mut second = CircuitBreakers::new(settings, &share, "policy").unwrap();
+    assert_eq!(second.slot(&share, 6_400, ""), SlotId(6_399));
+    assert_eq!(second.take_errors(), 0);
 }
 
 #[test]
