@@ -152,7 +152,7 @@ impl Engine {
             let Ok(mut breakers) = breaker.breakers.try_borrow_mut() else { continue };
             // Half of the hash is enough to tell a few hundred keys apart.
             let hash = hash(env.hash_key, &self.work.key) as u64;
-            let slot = breakers.slot(env.share, hash, &self.work.key.label());
+            let slot = breakers.slot(env.share, hash, &self.work.key);
             let answer = breakers.acquire(env.share, slot, env.now, env.random);
             super::settle::report(&policy.name, &mut breakers, env);
             match answer {
