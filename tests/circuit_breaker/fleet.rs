@@ -5,8 +5,6 @@ use tidegate::control::circuit_breaker::{
 };
 use tidegate::control::{Nanos, Random};
 use tidegate::share::{Memory, SharedState};
-#[cfg(target_family = "wasm")]
-use wasm_bindgen_test::wasm_bindgen_test as test;
 
 pub const MS: Nanos = 1_000_000;
 pub const SECOND: Nanos = 1_000 * MS;

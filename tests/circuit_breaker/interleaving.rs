@@ -10,7 +10,7 @@ use tidegate::control::circuit_breaker::{
 use tidegate::control::{Nanos, Random};
 use tidegate::share::{Cell, Memory, Pages, ShareError, SharedState, Version};
 
-use crate::fleet::{FAILURE, KEY, MS, SECOND, SplitMix};
+use super::fleet::{FAILURE, KEY, MS, SECOND, SplitMix};
 
 /// A proxy: before each operation on what is shared, other workers may do something whole, and others again in theirs.
 struct Proxy {

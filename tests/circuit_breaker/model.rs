@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tidegate::control::Nanos;
 use tidegate::control::circuit_breaker::{Counts, Outcome, Settings, State, TripReason, Window};
 
-use crate::fleet::{FAILURE, Fleet, MS, SECOND};
+use super::fleet::{FAILURE, Fleet, MS, SECOND};
 
 #[derive(Debug, Clone, Copy)]
 struct Call {

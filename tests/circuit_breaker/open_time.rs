@@ -3,7 +3,7 @@
 use tidegate::control::circuit_breaker::{Denied, Outcome, Settings, State, TripReason, Window};
 use tidegate::control::{Nanos, Random};
 
-use crate::fleet::{FAILURE, Fleet, MS, SECOND, SplitMix, consecutive};
+use super::fleet::{FAILURE, Fleet, MS, SECOND, SplitMix, consecutive};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 

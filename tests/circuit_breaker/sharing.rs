@@ -5,7 +5,7 @@ use tidegate::control::circuit_breaker::{
 };
 use tidegate::share::{Cell, Memory, Pages, ShareError, SharedState, Version};
 
-use crate::fleet::{Counted, FAILURE, Fleet, KEY, SECOND, SplitMix, consecutive, half_of};
+use super::fleet::{Counted, FAILURE, Fleet, KEY, SECOND, SplitMix, consecutive, half_of};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 

@@ -2,7 +2,7 @@
 
 use tidegate::control::circuit_breaker::{Counts, Mode, Outcome, Settings, State, TripReason, Window};
 
-use crate::fleet::{FAILURE, Fleet, MS, SECOND, consecutive, half_of, quiet};
+use super::fleet::{FAILURE, Fleet, MS, SECOND, consecutive, half_of, quiet};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 

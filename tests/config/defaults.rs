@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate::config::*;
 
-use crate::{policy, read, wrap};
+use super::{policy, read, wrap};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 

@@ -2,7 +2,7 @@
 
 use tidegate::config::MAX_ERRORS;
 
-use crate::{errors, wrap};
+use super::{errors, wrap};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 

@@ -3,7 +3,9 @@
 #[cfg(not(target_family = "wasm"))]
 use proptest::prelude::*;
 use serde_json::Value;
-use tidegate::config::{read, read_as_documented};
+use tidegate::config::read;
+#[cfg(not(target_family = "wasm"))]
+use tidegate::config::read_as_documented;
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -202,7 +204,7 @@ fn push_length(mut length: usize, out: &mut Vec<u8>) {
 #[cfg(not(target_family = "wasm"))]
 proptest! {
     #[test]
-    fn any_document_is_read_alike_in_both_forms(document in crate::properties::document()) {
+    fn any_document_is_read_alike_in_both_forms(document in super::properties::document()) {
         prop_assume!(document.as_object().is_some_and(|map| !map.is_empty()));
         let text = document.to_string();
         prop_assert_eq!(read_as_documented(text.as_bytes()), read_as_documented(&as_struct(&text)));

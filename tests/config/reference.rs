@@ -2,7 +2,7 @@
 
 use tidegate::config::schemas;
 
-use crate::{read, wrap};
+use super::{read, wrap};
 
 const REFERENCE: &str = include_str!("../../docs/configuration.md");
 
