@@ -16,4 +16,6 @@ mod model;
 mod open_time;
 mod probes;
 mod sharing;
+#[cfg(not(target_family = "wasm"))]
+mod threads;
 mod trips;
