@@ -246,7 +246,7 @@ impl Stream for Response<'_> {
         self.answer.flags
     }
 
-    fn from_upstream(&self) -> bool {
+    fn written_by_upstream(&self) -> bool {
         !self.answer.local
     }
 }
