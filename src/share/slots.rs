@@ -24,7 +24,7 @@ use super::{Pages, ShareError, SharedState, Version};
 pub const SLOTS: u32 = 64;
 
 /// Words at the start of each page that belong to the control.
-pub const HEADER: usize = 2;
+pub const HEADER: usize = 3;
 
 /// The most words of state in a slot.
 pub const MAX_WORDS: usize = 3;

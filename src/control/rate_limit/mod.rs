@@ -11,8 +11,9 @@
 //! - **Contention**: after [`ATTEMPTS`] conflicts in a row a charge is refused, since admitting it could pass the limit. Each
 //!   conflict is another worker's success, so this takes that many successes of others within one call.
 //! - **Failure**: if shared state is unavailable the request is admitted, and [`Charged::failed`] tells.
-//! - **Time** is monotonic. A worker whose clock reading is older than another's is judged by its own; a clock that goes
-//!   back by some time delays what is exhausted by at most that time, and never adds to a budget.
+//! - **Time** is monotonic, and on each page it never goes back: a worker that read the clock before another, and comes
+//!   after it, decides as of the other's reading. A clock that went back by some time would delay what is exhausted by
+//!   at most that time, and never add to a budget.
 
 mod fixed_window;
 mod rule;
@@ -105,6 +106,9 @@ pub struct Charged {
     pub budget: Budget,
     /// How often another worker's change came first.
     pub conflicts: u32,
+    /// The time from which the request counts: when it is let through, or, where another worker had already brought a later
+    /// reading of the clock than `now`, that.
+    pub at: Nanos,
     key: KeyHash,
     quota: usize,
     cost: u64,
@@ -181,8 +185,16 @@ struct Target {
 struct Slot {
     address: Address,
     words: Words,
+    header: Header,
     version: Version,
     overflow: bool,
+}
+
+impl Slot {
+    /// The time as of which to decide.
+    fn time(&self, now: Nanos) -> Nanos {
+        self.header.newest.max(now)
+    }
 }
 
 /// What to do with a slot that was looked at.
@@ -192,11 +204,15 @@ enum Step<T> {
     Store(T, Words, Header),
 }
 
-/// What a page remembers for refunds; see [`Since`].
+/// What a page remembers of all its slots together.
 #[derive(Clone, Copy)]
 struct Header {
-    refunded: Nanos,
+    /// The newest reading of the clock that any worker brought.
+    newest: Nanos,
+    /// The latest time for which a request was let through.
     latest: Nanos,
+    /// How many nanoseconds all refunds together went back; only differences count, so it may wrap.
+    refunded: Nanos,
 }
 
 enum Failure {
@@ -247,10 +263,11 @@ impl RateLimiter {
         let slot = self.look(share, Target { key, quota, scope: Scope::Any, now });
         let (Ok(slot), Some(rule)) = (slot, self.rules.get(quota)) else { return Ok(self.unknown(quota)) };
         self.loaded = Some(Loaded { page: slot.address.page, version: slot.version, at: now });
-        let budget = budget(rule.as_ref(), &slot.words, slot.overflow, now);
-        match rule.wait(&slot.words, cost, now) {
+        let time = slot.time(now);
+        let budget = budget(rule.as_ref(), &slot.words, slot.overflow, time);
+        match rule.wait(&slot.words, cost, time) {
             Some(0) => Ok(budget),
-            wait => Err(Refused { wait, budget, conflicts: 0, contended: false }),
+            wait => Err(Refused { wait: from(now, time, wait), budget, conflicts: 0, contended: false }),
         }
     }
 
@@ -285,30 +302,34 @@ impl RateLimiter {
         now: Nanos,
     ) -> Result<(Charged, Nanos), Refused> {
         let mut conflicts = 0;
-        let outcome =
-            self.change(share, Target { key, quota, scope: Scope::Any, now }, &mut conflicts, |rule, slot, header| {
-                let wait = rule.wait(&slot.words, cost, now);
-                // A wait past the end of time is no wait to promise.
-                let admit_at = wait.filter(|&wait| wait <= max_wait).and_then(|wait| now.checked_add(wait));
-                let Some(admit_at) = admit_at else {
-                    return Step::Leave(Err((wait, budget(rule, &slot.words, slot.overflow, now))));
-                };
-                let mut words = slot.words;
-                let mark = rule.take(&mut words, cost, now, admit_at);
-                let trace = Trace { mark, refunded: header.refunded };
-                let header = Header { latest: header.latest.max(admit_at), ..header };
-                Step::Store(Ok((admit_at, trace, budget(rule, &words, slot.overflow, now))), words, header)
-            });
-        let (admit_at, trace, budget) = match outcome {
-            Ok(Ok((admit_at, trace, budget))) => (admit_at, Some(trace), budget),
+        let target = Target { key, quota, scope: Scope::Any, now };
+        let outcome = self.change(share, target, &mut conflicts, |rule, slot| {
+            let time = slot.time(now);
+            let wait = rule.wait(&slot.words, cost, time);
+            // A wait past the end of time is no wait to promise.
+            let admit_at = wait.filter(|&wait| wait <= max_wait).and_then(|wait| time.checked_add(wait));
+            let Some(admit_at) = admit_at else {
+                let budget = budget(rule, &slot.words, slot.overflow, time);
+                return Step::Leave(Err((from(now, time, wait), budget)));
+            };
+            let mut words = slot.words;
+            let mark = rule.take(&mut words, cost, time, admit_at);
+            let trace = Trace { mark, refunded: slot.header.refunded };
+            let header = Header { latest: slot.header.latest.max(admit_at), ..slot.header };
+            let budget = budget(rule, &words, slot.overflow, time);
+            let promised = if wait == Some(0) { now } else { admit_at };
+            Step::Store(Ok((admit_at, promised, trace, budget)), words, header)
+        });
+        let (at, promised, trace, budget) = match outcome {
+            Ok(Ok((at, promised, trace, budget))) => (at, promised, Some(trace), budget),
             Ok(Err((wait, budget))) => return Err(Refused { wait, budget, conflicts, contended: false }),
             Err(Failure::Contended) => {
                 let budget = Budget { remaining: 0, grows_in: Some(0), ..self.unknown(quota) };
                 return Err(Refused { wait: Some(0), budget, conflicts, contended: true });
             }
-            Err(Failure::Unavailable) => (now, None, self.unknown(quota)),
+            Err(Failure::Unavailable) => (now, now, None, self.unknown(quota)),
         };
-        Ok((Charged { budget, conflicts, key, quota, cost, trace }, admit_at))
+        Ok((Charged { budget, conflicts, at, key, quota, cost, trace }, promised))
     }
 
     /// Gives back a charge whose request was rejected by something else, as if it had never been made. Exact if it comes
@@ -318,16 +339,19 @@ impl RateLimiter {
         let Some(trace) = charged.trace else { return true };
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Own };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
-        let outcome = self.change(share, target, &mut 0, |rule, slot, header| {
-            let since =
-                Since { now, latest: header.latest.max(now), refunded: header.refunded.wrapping_sub(trace.refunded) };
+        let outcome = self.change(share, target, &mut 0, |rule, slot| {
+            let time = slot.time(now);
+            let since = Since {
+                now: time,
+                latest: slot.header.latest.max(time),
+                refunded: slot.header.refunded.wrapping_sub(trace.refunded),
+            };
             let mut words = slot.words;
             match rule.give_back(&mut words, charged.cost, trace.mark, since) {
                 0 => Step::Leave(()),
                 back => {
-                    // Only differences count, so it may wrap.
-                    let refunded = header.refunded.wrapping_add(back);
-                    Step::Store((), words, Header { refunded, ..header })
+                    let refunded = slot.header.refunded.wrapping_add(back);
+                    Step::Store((), words, Header { refunded, ..slot.header })
                 }
             }
         });
@@ -342,10 +366,11 @@ impl RateLimiter {
         }
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Any };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
-        let outcome = self.change(share, target, &mut 0, |rule, slot, header| {
+        let outcome = self.change(share, target, &mut 0, |rule, slot| {
+            let time = slot.time(now);
             let mut words = slot.words;
-            rule.take(&mut words, extra, now, now);
-            Step::Store((), words, Header { latest: header.latest.max(now), ..header })
+            rule.take(&mut words, extra, time, time);
+            Step::Store((), words, Header { latest: slot.header.latest.max(time), ..slot.header })
         });
         outcome.is_ok()
     }
@@ -361,18 +386,17 @@ impl RateLimiter {
         share: &dyn SharedState,
         target: Target,
         conflicts: &mut u32,
-        decide: impl Fn(&dyn Rule, &Slot, Header) -> Step<T>,
+        decide: impl Fn(&dyn Rule, &Slot) -> Step<T>,
     ) -> Result<T, Failure> {
         for _ in 0..ATTEMPTS {
             let slot = self.look(share, target)?;
             let rule = self.rules.get(target.quota).ok_or(Failure::Unavailable)?;
-            let [refunded, latest] = self.page.header();
-            let (outcome, words, header) = match decide(rule.as_ref(), &slot, Header { refunded, latest }) {
+            let (outcome, words, header) = match decide(rule.as_ref(), &slot) {
                 Step::Leave(outcome) => return Ok(outcome),
                 Step::Store(outcome, words, header) => (outcome, words, header),
             };
             self.page.set(slot.address.slot, target.key.fingerprint, &words);
-            self.page.set_header([header.refunded, header.latest]);
+            self.page.set_header([slot.time(target.now), header.latest, header.refunded]);
             match self.table.store(share, slot.address.page, &self.page, slot.version) {
                 Ok(()) => return Ok(outcome),
                 Err(ShareError::Conflict) => *conflicts = conflicts.saturating_add(1),
@@ -391,7 +415,8 @@ impl RateLimiter {
                 Some(loaded) if loaded.page == page && loaded.at == target.now => loaded.version,
                 _ => self.load(share, page)?,
             };
-            let found = self.page.find(target.key.fingerprint, target.now);
+            let header = self.header();
+            let found = self.page.find(target.key.fingerprint, header.newest.max(target.now));
             let (slot, words) = match found {
                 Found::Own(slot) => (slot, self.page.get(slot)),
                 // Not to be stored to in the scope `Own`; a fresh state has nothing to give back.
@@ -399,12 +424,17 @@ impl RateLimiter {
                 Found::Full => (usize::MAX, Words::default()),
             };
             if found != Found::Full || target.scope == Scope::Own {
-                return Ok(Slot { address: Address { page, slot }, words, version, overflow: false });
+                return Ok(Slot { address: Address { page, slot }, words, header, version, overflow: false });
             }
         }
         let address = self.table.reserved(u32::try_from(target.quota).unwrap_or(u32::MAX));
         let version = self.load(share, address.page)?;
-        Ok(Slot { address, words: self.page.get(address.slot), version, overflow: true })
+        Ok(Slot { address, words: self.page.get(address.slot), header: self.header(), version, overflow: true })
+    }
+
+    fn header(&self) -> Header {
+        let [newest, latest, refunded] = self.page.header();
+        Header { newest, latest, refunded }
     }
 
     fn load(&mut self, share: &dyn SharedState, page: u32) -> Result<Version, Failure> {
@@ -423,4 +453,9 @@ fn budget(rule: &dyn Rule, words: &Words, overflow: bool, now: Nanos) -> Budget 
     let remaining = rule.remaining(words, now);
     let grows_in = if remaining < capacity { rule.wait(words, remaining.saturating_add(1), now) } else { None };
     Budget { capacity, remaining, grows_in, overflow }
+}
+
+/// A wait counted from `time`, as counted from `now`, which is not later.
+fn from(now: Nanos, time: Nanos, wait: Option<Nanos>) -> Option<Nanos> {
+    Some(wait?.saturating_add(time - now))
 }
