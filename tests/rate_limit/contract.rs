@@ -206,3 +206,15 @@ fn a_refund_comes_off_the_window_that_fades() {
     assert!(solo.limiter.refund(&solo.share, charged, SECOND));
     assert_eq!(solo.remaining(NONE, SECOND), 4);
 }
+
+#[test]
+fn refunds_of_several_requests_do_not_add_up_to_more_than_the_bucket_holds() {
+    let mut solo = bucket(quota(1, 10, 2));
+    let first = solo.charge(NONE, 1, 0).unwrap();
+    let second = solo.charge(NONE, 1, 0).unwrap();
+    assert!(solo.limiter.refund(&solo.share, first, 0));
+    assert!(solo.takes(NONE, 1, 9));
+    // Of the second nothing is due but a tenth of a token: without both, the bucket would have been full at 9.
+    assert!(solo.limiter.refund(&solo.share, second, 9));
+    assert_eq!((0..3).filter(|_| solo.takes(NONE, 1, 10)).count(), 1);
+}
