@@ -135,24 +135,6 @@ fn paced_requests_of_windows_are_let_through_in_the_first_window_with_room() {
 }
 
 #[test]
-fn nginx_would_decide_the_same_with_burst_one_less() {
-    // ngx_http_limit_req: excess in thousandths of a request, time in milliseconds.
-    let (rate, burst) = (10_000i64, 5i64);
-    let mut solo = bucket(quota(10, SECOND, 6));
-    let (mut excess, mut last, mut now) = (0i64, None::<i64>, 0u64);
-    for step in 0..5_000u64 {
-        now += (step * 7_919) % 151;
-        let ms = i64::try_from(now).unwrap();
-        let next = last.map_or(0, |last| (excess - rate * (ms - last) / 1_000 + 1_000).max(0));
-        let conforms = next <= burst * 1_000;
-        if conforms {
-            (excess, last) = (next, Some(ms));
-        }
-        assert_eq!(solo.takes(NONE, 1, now * MS), conforms, "at {now} ms");
-    }
-}
-
-#[test]
 fn a_sliding_window_agrees_with_an_exact_log_where_requests_come_evenly() {
     let mut solo = Solo::new(&settings(Algorithm::SlidingWindow, quota(100, SECOND, 1), 1));
     let (mut log, mut granted): (Vec<Nanos>, u64) = (Vec::new(), 0);

@@ -5,4 +5,5 @@ mod contract;
 mod keys;
 mod properties;
 mod support;
+mod vectors;
 mod workers;

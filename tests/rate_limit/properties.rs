@@ -69,11 +69,23 @@ fn exceeds(quota: Quota, admitted: &[&Admitted]) -> Option<(Nanos, Nanos, u128)>
     None
 }
 
+/// The same schedules in each run.
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: 1_000,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(20_260),
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, rng_seed: RngSeed::Fixed(20_260), ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn a_token_bucket_never_admits_more_than_burst_and_rate_in_any_interleaving((quota, script, start) in schedules(true)) {
+    fn a_token_bucket_never_admits_more_than_burst_and_rate_in_any_interleaving(
+        (quota, script, start) in schedules(true),
+    ) {
         let workers = Workers::new(4, &settings(Algorithm::TokenBucket, quota, 2), start);
         let admitted = workers.run(script);
         for key in 0..2 {
@@ -116,7 +128,10 @@ proptest! {
     }
 
     #[test]
-    fn one_worker_gets_all_that_an_exact_bucket_gives(quota in quotas(), costs in prop::collection::vec((1..4u64, 0..40u64), 1..100)) {
+    fn one_worker_gets_all_that_an_exact_bucket_gives(
+        quota in quotas(),
+        costs in prop::collection::vec((1..4u64, 0..40u64), 1..100),
+    ) {
         let mut solo = Solo::new(&settings(Algorithm::TokenBucket, quota, 1));
         // Tokens in units of 1/period: an exact fraction.
         let (period, full) = (u128::from(quota.period), u128::from(quota.burst) * u128::from(quota.period));

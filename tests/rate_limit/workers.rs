@@ -71,8 +71,8 @@ fn new_keys_of_one_page_that_meet_in_it_all_get_their_token() {
 
 #[test]
 fn a_worker_behind_in_time_gets_no_second_budget_after_its_slot_was_handed_on() {
-    // One token per ten nanoseconds. At 10 the first key is fresh and the second takes over its slot, while the worker that
-    // is about to charge the first key still believes it is 9.
+    // One token per ten nanoseconds. At 10 the first key is fresh and the second takes over its slot, while the worker
+    // that is about to charge the first key still believes it is 9.
     let workers = Workers::new(2, &settings(Algorithm::TokenBucket, quota(1, 10, 1), 2), 0);
     let admitted = workers.run([
         Op { worker: 0, key: 1, act: Act::Charge { cost: 1 }, after: 0, within: false },

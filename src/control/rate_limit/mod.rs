@@ -1,29 +1,30 @@
 //! Rate limits, exact over all workers: never more than the burst plus the rate times the time, and not visibly less.
 //!
-//! Each worker has a [`RateLimiter`] of its own; what they share are the pages of a [`SlotTable`]. A charge loads the one
-//! page its key can be in, decides by one of three algorithms ([`Algorithm`]), and stores the page if no other worker has in the
-//! meantime; otherwise it starts again. So every admission has seen all those before it.
+//! Each worker has a [`RateLimiter`] of its own; what they share are the pages of a [`SlotTable`]. A charge loads the
+//! one page its key can be in, decides by one of three algorithms ([`Algorithm`]), and stores the page if no other
+//! worker has in the meantime; otherwise it starts again. So every admission has seen all those before it.
 //!
 //! - **Admits** while the key's budget holds the cost; a rejection changes nothing and says how long to wait.
 //! - **Recovers** with time alone: nothing has to run for a budget to refill.
 //! - **Full table**: a slot is handed on only when its state equals a fresh one. A key that finds no slot shares the
 //!   overflow budget of its quota with all others in that position. When it later finds a slot, that one starts fresh.
-//! - **Contention**: after [`ATTEMPTS`] conflicts in a row a charge is refused, since admitting it could pass the limit. Each
-//!   conflict is another worker's success, so this takes that many successes of others within one call.
+//! - **Contention**: after [`ATTEMPTS`] conflicts in a row a charge is refused, since admitting it could pass the
+//!   limit. Each conflict is another worker's success, so this takes that many successes of others within one call.
 //! - **Failure**: if shared state is unavailable the request is admitted, and [`Charged::failed`] tells.
 //! - **Time** is monotonic, and on each page it never goes back: a worker that read the clock before another, and comes
 //!   after it, decides as of the other's reading. A clock that went back by some time would delay what is exhausted by
 //!   at most that time, and never add to a budget.
 
 mod fixed_window;
+mod model;
 mod rule;
 mod sliding_window;
-#[cfg(test)]
-mod tests;
 mod token_bucket;
 
 use self::fixed_window::FixedWindow;
-use self::rule::{Mark, Rule, Since};
+use self::model::Trace;
+pub use self::model::{Algorithm, Budget, Charged, KeyHash, Quota, Refused, Settings};
+use self::rule::{Rule, Since};
 use self::sliding_window::SlidingWindow;
 use self::token_bucket::TokenBucket;
 use super::Nanos;
@@ -31,118 +32,6 @@ use crate::share::{Address, Found, Page, ShareError, SharedState, SlotTable, Ver
 
 /// How often a change is tried before other workers' changes to the same page make it give up.
 pub const ATTEMPTS: u32 = 128;
-
-/// A rate and how much of it may be used at once. Zeros count as ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Quota {
-    /// How much per period.
-    pub count: u64,
-    /// The period.
-    pub period: Nanos,
-    /// The bucket's capacity; windows do not use it.
-    pub burst: u64,
-}
-
-/// How a rate is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// Continuous refill up to the burst.
-    TokenBucket,
-    /// Two windows, interpolated.
-    SlidingWindow,
-    /// One window, aligned to the period on the monotonic clock.
-    FixedWindow,
-}
-
-/// What a limiter enforces.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// The quotas keys may have. A key has to be charged by the same one each time.
-    pub quotas: Vec<Quota>,
-    /// How all of them are measured.
-    pub algorithm: Algorithm,
-    /// How many keys the table is built for: exactly that many up to [`SLOTS`](crate::share::SLOTS), at least that many and
-    /// at most twice as many beyond. A limit without a key has 1, and always [`KeyHash::NONE`].
-    pub max_keys: u32,
-}
-
-/// A key, as 128 bits of a keyed hash of it: whoever sends keys must not be able to foresee it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyHash {
-    place: u64,
-    fingerprint: u64,
-}
-
-impl KeyHash {
-    /// The only key of a limit that has none.
-    pub const NONE: Self = Self { place: 0, fingerprint: 0 };
-}
-
-impl From<u128> for KeyHash {
-    fn from(hash: u128) -> Self {
-        // Two halves, each cut without loss.
-        Self { place: (hash >> u64::BITS) as u64, fingerprint: hash as u64 }
-    }
-}
-
-/// A budget as the client may see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
-    /// The most that `remaining` can be: the burst, or the window's count.
-    pub capacity: u64,
-    /// What could be taken now, in whole requests of cost 1.
-    pub remaining: u64,
-    /// How long until `remaining` is larger; none if it is at its largest.
-    pub grows_in: Option<Nanos>,
-    /// Whether it is the one that keys without a slot share.
-    pub overflow: bool,
-}
-
-/// A charge that was made. Settle it with [`RateLimiter::refund`] if the request is rejected after all.
-#[derive(Debug)]
-#[must_use]
-pub struct Charged {
-    /// The budget after it.
-    pub budget: Budget,
-    /// How often another worker's change came first.
-    pub conflicts: u32,
-    /// The time from which the request counts: when it is let through, or, where another worker had already brought a later
-    /// reading of the clock than `now`, that.
-    pub at: Nanos,
-    key: KeyHash,
-    quota: usize,
-    cost: u64,
-    /// None if shared state was unavailable: nothing was charged.
-    trace: Option<Trace>,
-}
-
-impl Charged {
-    /// Whether it could not be recorded: the request is admitted, and the failure is to be counted.
-    pub fn failed(&self) -> bool {
-        self.trace.is_none()
-    }
-}
-
-/// What a refund has to know of its charge.
-#[derive(Debug, Clone, Copy)]
-struct Trace {
-    mark: Mark,
-    refunded: Nanos,
-}
-
-/// A charge that was not made. Nothing has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub struct Refused {
-    /// How long until this cost conforms if nobody else takes any before; none if it never will.
-    pub wait: Option<Nanos>,
-    /// The budget it exceeds.
-    pub budget: Budget,
-    /// How often another worker's change came first.
-    pub conflicts: u32,
-    /// Whether it was refused only because other workers' changes came first too often.
-    pub contended: bool,
-}
 
 /// One worker's hold on a rate limit.
 #[derive(Debug)]
@@ -247,8 +136,8 @@ impl RateLimiter {
         Ok(Self { rules, table, page, loaded: None })
     }
 
-    /// Looks, and changes nothing. A [`charge`](Self::charge) of the same key at the same `now` that comes next
-    /// needs no second load.
+    /// Looks, and changes nothing; what cannot be looked at conforms. A [`charge`](Self::charge) of the same key at
+    /// the same `now` that comes next needs no second load.
     ///
     /// # Errors
     /// [`Refused`] if the cost does not conform.
@@ -267,7 +156,7 @@ impl RateLimiter {
         let budget = budget(rule.as_ref(), &slot.words, slot.overflow, time);
         match rule.wait(&slot.words, cost, time) {
             Some(0) => Ok(budget),
-            wait => Err(Refused { wait: from(now, time, wait), budget, conflicts: 0, contended: false }),
+            wait => Err(Refused { wait: counted_from(now, time, wait), budget, conflicts: 0, contended: false }),
         }
     }
 
@@ -310,7 +199,7 @@ impl RateLimiter {
             let admit_at = wait.filter(|&wait| wait <= max_wait).and_then(|wait| time.checked_add(wait));
             let Some(admit_at) = admit_at else {
                 let budget = budget(rule, &slot.words, slot.overflow, time);
-                return Step::Leave(Err((from(now, time, wait), budget)));
+                return Step::Leave(Err((counted_from(now, time, wait), budget)));
             };
             let mut words = slot.words;
             let mark = rule.take(&mut words, cost, time, admit_at);
@@ -332,9 +221,10 @@ impl RateLimiter {
         Ok((Charged { budget, conflicts, at, key, quota, cost, trace }, promised))
     }
 
-    /// Gives back a charge whose request was rejected by something else, as if it had never been made. Exact if it comes
-    /// at the time of the charge; of a bucket that was almost full then and would have filled up since, only what
-    /// cannot have overflowed comes back. Returns whether it could be recorded.
+    /// Gives back a charge whose request was rejected by something else, as if it had never been made. Exact if it
+    /// comes at the time of the charge; of a bucket that was almost full then and would have filled up since, only what
+    /// cannot have overflowed comes back. Never adds to a budget. Returns whether it could be recorded; if not, the
+    /// charge stands.
     pub fn refund(&mut self, share: &dyn SharedState, charged: Charged, now: Nanos) -> bool {
         let Some(trace) = charged.trace else { return true };
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Own };
@@ -456,6 +346,6 @@ fn budget(rule: &dyn Rule, words: &Words, overflow: bool, now: Nanos) -> Budget 
 }
 
 /// A wait counted from `time`, as counted from `now`, which is not later.
-fn from(now: Nanos, time: Nanos, wait: Option<Nanos>) -> Option<Nanos> {
+fn counted_from(now: Nanos, time: Nanos, wait: Option<Nanos>) -> Option<Nanos> {
     Some(wait?.saturating_add(time - now))
 }
