@@ -1,4 +1,5 @@
-//! Rate limits, exact over all workers: never more than the burst plus the rate times the time, and not visibly less.
+//! Rate limits, exact over all workers: together they admit what one would, which for a token bucket is never more than
+//! the burst plus the rate times the time. What bounds a window is said in its module.
 //!
 //! Each worker has a [`RateLimiter`] of its own; what they share are the pages of a [`SlotTable`]. A charge loads the
 //! one page its key can be in, decides by one of three algorithms ([`Algorithm`]), and stores the page if no other
