@@ -1,0 +1,9 @@
+//! The rate limit as its users see it: over several workers, through the public interface, in simulated time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod contract;
+mod keys;
+mod properties;
+mod support;
+mod vectors;
+mod workers;
