@@ -196,9 +196,10 @@ async fn many_cancelled_streams_do_not_end_an_http2_connection() {
     let gate = Gate::new();
     upstream.always(Behaviour::default().hold(&gate));
     let cancel = Cancel::After(Duration::from_millis(300));
-    let load = Load::new(envoy.listener(), Schedule::burst(300)).http2(1);
+    // Envoy itself closes a client's connection once 250 of its streams were reset within a second.
+    let load = Load::new(envoy.listener(), Schedule::burst(200)).http2(1);
     let outcomes = load.calls(move |_, _| Call::get("/").cancel(cancel)).run().await;
-    assert_eq!(outcomes.tally().cancelled, 300, "{}", outcomes.tally());
+    assert_eq!(outcomes.tally().cancelled, 200, "{}", outcomes.tally());
     upstream.wait_for_concurrent(0, SOON).await.unwrap();
     gate.open();
     assert_eq!(client::get(envoy.listener(), "/").await.unwrap().status, 200);
