@@ -1,4 +1,4 @@
-//! `tidegate-harness`: a sample upstream and an open-loop client, for a proxy you run yourself.
+//! `tidegate-harness`: checks a configuration, and brings an upstream and load to a proxy you run yourself.
 
 mod cli;
 

@@ -3,13 +3,14 @@
 mod load;
 mod parse;
 mod upstream;
+mod validate;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// A sample upstream and an open-loop client, to try Tidegate with.
+/// Checks configurations, and brings a sample upstream and an open-loop client to try them with.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -21,6 +22,7 @@ pub(crate) struct Cli {
 enum Command {
     Upstream(upstream::Arguments),
     Load(load::Arguments),
+    Validate(validate::Arguments),
 }
 
 impl Cli {
@@ -29,6 +31,7 @@ impl Cli {
         match self.command {
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,
+            Command::Validate(arguments) => validate::run(&arguments),
         }
     }
 }
