@@ -1,0 +1,34 @@
+//! The command line.
+
+mod load;
+mod parse;
+mod upstream;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// A sample upstream and an open-loop client, to try Tidegate with.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Upstream(upstream::Arguments),
+    Load(load::Arguments),
+}
+
+impl Cli {
+    /// Runs the command; it fails, rather than errs, when the proxy did not answer some requests.
+    pub(crate) async fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Upstream(arguments) => upstream::run(arguments).await,
+            Command::Load(arguments) => load::run(arguments).await,
+        }
+    }
+}
