@@ -4,11 +4,13 @@
 //! - [`upstream`] is a server whose every answer a test scripts, and which remembers what it saw.
 //! - [`client`] sends single requests, raw bytes, or load that does not slow down when the proxy does.
 //! - [`stats`] reads what Envoy counts.
+//! - [`ledger`] holds what clients, upstream and stats say against each other.
 
 mod body;
 pub mod client;
 pub mod envoy;
 mod gate;
+pub mod ledger;
 pub mod stats;
 pub mod upstream;
 mod wait;

@@ -2,8 +2,11 @@
 
 mod call;
 mod connection;
+mod load;
+mod outcome;
 mod raw;
 mod reason;
+mod schedule;
 
 use std::net::SocketAddr;
 
@@ -12,8 +15,11 @@ use anyhow::Result;
 pub use call::{Call, Cancel, Response};
 pub(crate) use call::{grpc_frame, header};
 pub use connection::{Connection, Ended};
+pub use load::{ID, Load};
+pub use outcome::{Ending, Latencies, Outcome, Outcomes, Tally};
 pub use raw::raw;
 pub use reason::Reason;
+pub use schedule::Schedule;
 
 /// Sends one request on a connection of its own.
 ///

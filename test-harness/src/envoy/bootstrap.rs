@@ -24,7 +24,7 @@ pub struct Cluster {
 pub struct Route {
     matching: Value,
     name: Option<String>,
-    cluster: String,
+    action: Value,
     raw: Value,
 }
 
@@ -118,7 +118,16 @@ impl Cluster {
 impl Route {
     /// Requests whose path starts with `prefix` go to `cluster`, with Envoy's default timeout of 15 s.
     pub fn prefix(prefix: &str, cluster: impl Into<String>) -> Self {
-        Self { matching: json!({"prefix": prefix}), name: None, cluster: cluster.into(), raw: nothing() }
+        Self::new(prefix, json!({"route": {"cluster": cluster.into()}}))
+    }
+
+    /// Envoy itself answers requests whose path starts with `prefix`.
+    pub fn respond(prefix: &str, status: u16) -> Self {
+        Self::new(prefix, json!({"direct_response": {"status": status}}))
+    }
+
+    fn new(prefix: &str, action: Value) -> Self {
+        Self { matching: json!({"prefix": prefix}), name: None, action, raw: nothing() }
     }
 
     /// The route's name, as `xds.route_name` has it.
@@ -148,7 +157,8 @@ impl Route {
     }
 
     fn render(&self) -> Value {
-        let mut route = json!({"match": self.matching, "route": {"cluster": self.cluster}});
+        let mut route = json!({"match": self.matching});
+        merge(&mut route, &self.action);
         if let Some(name) = &self.name {
             route["name"] = json!(name);
         }
@@ -160,8 +170,8 @@ impl Route {
 // === impl Listener ===
 
 impl Listener {
-    /// A listener without filters whose every request goes to the first cluster. It speaks HTTP/1.1, and HTTP/2 with prior
-    /// knowledge.
+    /// A listener without filters whose every request goes to the first cluster; without any cluster Envoy itself answers 200.
+    /// It speaks HTTP/1.1, and HTTP/2 with prior knowledge.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -213,7 +223,7 @@ impl Listener {
         folder.join(format!("access-{name}.log"))
     }
 
-    pub(super) fn render(&self, first_cluster: &str, folder: &Path) -> Value {
+    pub(super) fn render(&self, first_cluster: Option<&str>, folder: &Path) -> Value {
         let mut filters: Vec<_> = self.filters.iter().map(super::HttpFilter::render).collect();
         filters.push(json!({
             "name": "envoy.filters.http.router",
@@ -221,7 +231,11 @@ impl Listener {
         }));
         let mut routes: Vec<_> = self.routes.iter().map(Route::render).collect();
         if routes.is_empty() {
-            routes.push(Route::prefix("/", first_cluster).render());
+            let everything = match first_cluster {
+                Some(cluster) => Route::prefix("/", cluster),
+                None => Route::respond("/", 200),
+            };
+            routes.push(everything.render());
         }
         let mut manager = json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -270,7 +284,7 @@ pub(super) enum Source<'a> {
 
 /// The whole bootstrap. Statistics are merged when they are asked for, so that a test sees them at once.
 pub(super) fn bootstrap(clusters: &[Cluster], source: Source, folder: &Path, raw: &Value) -> Value {
-    let first = clusters.first().map(|c| c.name.as_str()).unwrap_or_default();
+    let first = clusters.first().map(|cluster| cluster.name.as_str());
     let mut bootstrap = json!({
         "node": {"id": "tidegate-harness", "cluster": "tidegate-harness"},
         "admin": {"address": socket_address(SocketAddr::from(([127, 0, 0, 1], 0)))},
@@ -296,7 +310,7 @@ pub(super) fn bootstrap(clusters: &[Cluster], source: Source, folder: &Path, raw
 }
 
 /// The file Envoy watches when listeners are delivered dynamically.
-pub(super) fn discovery(listeners: &[Listener], first_cluster: &str, folder: &Path, version: u32) -> Value {
+pub(super) fn discovery(listeners: &[Listener], first_cluster: Option<&str>, folder: &Path, version: u32) -> Value {
     let resources: Vec<_> = listeners
         .iter()
         .map(|listener| {

@@ -119,7 +119,7 @@ impl Builder {
             folder,
             admin: ([127, 0, 0, 1], 0).into(),
             listeners: std::collections::BTreeMap::new(),
-            first_cluster: self.clusters.first().map(|c| c.name.clone()).unwrap_or_default(),
+            first_cluster: self.clusters.first().map(|cluster| cluster.name.clone()),
             deliveries: self.dynamic.then_some(1),
         };
         if let Err(error) = envoy.become_ready(&self.listeners).await {
@@ -139,7 +139,7 @@ impl Builder {
         let source = if self.dynamic { Source::File(&discovery) } else { Source::Static(&self.listeners) };
         if self.dynamic {
             std::fs::create_dir(path.join("listeners"))?;
-            let first = self.clusters.first().map(|c| c.name.as_str()).unwrap_or_default();
+            let first = self.clusters.first().map(|cluster| cluster.name.as_str());
             deliver(&self.listeners, first, path, 1)?;
         }
         let bootstrap = bootstrap::bootstrap(&self.clusters, source, path, &self.raw);
@@ -210,7 +210,7 @@ impl Envoy {
 }
 
 /// Puts the listeners where Envoy watches for them. The rename is what it sees: it never reads half a file.
-pub(super) fn deliver(listeners: &[Listener], first_cluster: &str, folder: &Path, version: u32) -> Result<()> {
+pub(super) fn deliver(listeners: &[Listener], first_cluster: Option<&str>, folder: &Path, version: u32) -> Result<()> {
     let discovery = bootstrap::discovery(listeners, first_cluster, folder, version);
     let new = folder.join("listeners.new");
     std::fs::write(&new, serde_json::to_vec_pretty(&discovery)?)?;

@@ -43,13 +43,12 @@ pub struct Envoy {
     folder: TempDir,
     admin: SocketAddr,
     listeners: BTreeMap<String, SocketAddr>,
-    first_cluster: String,
+    first_cluster: Option<String>,
     /// How often the listeners were delivered by file; none when they are static.
     deliveries: Option<u32>,
 }
 
 /// Envoy ended, or never became ready.
-#[derive(Debug)]
 pub struct StartError {
     /// What happened.
     pub reason: String,
@@ -87,8 +86,11 @@ impl Envoy {
         self.admin
     }
 
-    /// The process's id (of the `docker` client, when Envoy runs in a container).
-    pub fn process_id(&self) -> u32 {
+    /// The process's id.
+    ///
+    /// # Errors
+    /// The container Envoy runs in is gone.
+    pub fn process_id(&self) -> Result<i32> {
         self.process.id()
     }
 
@@ -100,12 +102,14 @@ impl Envoy {
         self.process.exited()
     }
 
-    /// Stops all of Envoy's threads where they are (`SIGSTOP`).
+    /// Stops all of Envoy's threads where they are (`SIGSTOP`), and returns once they stand still.
     ///
     /// # Errors
     /// The process is gone.
-    pub fn pause(&self) -> Result<()> {
-        self.process.signal(Signal::STOP)
+    pub async fn pause(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)?;
+        // The threads stop one by one, as they get to run.
+        wait_until(DEADLINE, async || self.process.standstill()).await
     }
 
     /// Lets a paused Envoy run on (`SIGCONT`).
@@ -121,19 +125,20 @@ impl Envoy {
         read_logs(&self.folder)
     }
 
-    /// The access log lines of a listener that has a format; Envoy flushes them within a second, see
-    /// [`Envoy::flush_access_log`].
-    pub fn access_log(&self, listener: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(Listener::access_log_file(listener, self.folder.path())).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// Makes Envoy write its access logs out.
+    /// The access log of a listener that has a format, once it has so many lines.
     ///
     /// # Errors
-    /// The admin interface does not answer.
-    pub async fn flush_access_log(&self) -> Result<()> {
-        self.admin_post("/reopen_logs").await.map(drop)
+    /// It had fewer within `deadline`.
+    pub async fn wait_for_access_log(&self, listener: &str, lines: usize, deadline: Duration) -> Result<Vec<String>> {
+        let file = Listener::access_log_file(listener, self.folder.path());
+        wait_until(deadline, async || {
+            // Reopening writes out what Envoy would otherwise keep for up to ten seconds.
+            self.admin_post("/reopen_logs").await.map_err(|error| format!("{error:#}"))?;
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let found: Vec<_> = text.lines().map(str::to_owned).collect();
+            if found.len() >= lines { Ok(found) } else { Err(format!("{} of {lines} lines: {text}", found.len())) }
+        })
+        .await
     }
 
     /// What the admin interface answers to `GET path`.
@@ -193,7 +198,7 @@ impl Envoy {
     pub async fn update_listeners(&mut self, listeners: &[Listener]) -> Result<()> {
         let version = self.deliveries.context("the listeners are static: start with dynamic_listeners()")? + 1;
         let before = self.deliveries_seen().await?;
-        builder::deliver(listeners, &self.first_cluster, self.folder.path(), version)?;
+        builder::deliver(listeners, self.first_cluster.as_deref(), self.folder.path(), version)?;
         self.deliveries = Some(version);
         let (taken, _) = wait_until(DEADLINE, async || {
             let now = self.deliveries_seen().await.map_err(|error| format!("{error:#}"))?;
@@ -207,15 +212,16 @@ impl Envoy {
         Ok(())
     }
 
-    /// How many deliveries Envoy took and refused.
+    /// How many deliveries Envoy took, and how many it could not read or refused.
     async fn deliveries_seen(&self) -> Result<(u64, u64)> {
         let stats: Value =
             serde_json::from_str(&self.admin_get("/stats?format=json&filter=listener_manager.lds").await?)?;
         let count = |name: &str| {
+            let name = format!("listener_manager.lds.update_{name}");
             let mut all = stats["stats"].as_array().into_iter().flatten();
             all.find(|stat| stat["name"] == name).and_then(|stat| stat["value"].as_u64()).unwrap_or(0)
         };
-        Ok((count("listener_manager.lds.update_success"), count("listener_manager.lds.update_rejected")))
+        Ok((count("success"), count("failure") + count("rejected")))
     }
 
     /// The addresses of all listeners, once each of `expected` listens and none is warming up or waiting to be replaced.
@@ -276,6 +282,13 @@ fn tail(text: &str, lines: usize) -> String {
 // === impl StartError ===
 
 impl std::error::Error for StartError {}
+
+/// As it is displayed: that is what a test that expected Envoy to start prints.
+impl std::fmt::Debug for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
 
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -81,9 +81,12 @@ fn volume(path: &Path, mode: &str) -> Result<String> {
 // === impl Process ===
 
 impl Process {
-    /// The id of the local process.
-    pub(super) fn id(&self) -> u32 {
-        self.child.id()
+    /// The id of Envoy itself, whoever started it.
+    pub(super) fn id(&self) -> Result<i32> {
+        let Some(name) = &self.container else { return Ok(i32::try_from(self.child.id())?) };
+        let output = Command::new("docker").args(["inspect", "--format", "{{.State.Pid}}", name]).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim().parse().with_context(|| format!("no container {name}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// How Envoy ended, if it has.
@@ -93,24 +96,29 @@ impl Process {
 
     /// Sends a signal to Envoy itself.
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
-        if let Some(name) = &self.container {
-            let number = signal.as_raw().to_string();
-            let output = Command::new("docker").args(["kill", "--signal", &number, name]).output()?;
-            if !output.status.success() {
-                bail!("docker kill --signal {number} {name}: {}", String::from_utf8_lossy(&output.stderr).trim());
-            }
-            return Ok(());
-        }
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("not a process id")?;
+        let id = Pid::from_raw(self.id()?).context("Envoy does not run")?;
         kill_process(id, signal).context("cannot signal Envoy")
+    }
+
+    /// Nothing, once every thread is stopped.
+    pub(super) fn standstill(&self) -> Result<(), String> {
+        let threads = self.id().map_err(|error| error.to_string())?;
+        for thread in std::fs::read_dir(format!("/proc/{threads}/task")).map_err(|error| error.to_string())?.flatten() {
+            let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            // A thread that has ended meanwhile has no status.
+            if !status.is_empty() && !status.contains("\nState:\tT") {
+                return Err(format!("thread {} of Envoy runs", thread.file_name().display()));
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.container.is_some() {
+        if let Some(name) = &self.container {
             // The container may have ended by itself; then there is nothing to kill.
-            let _ = self.signal(Signal::KILL);
+            let _ = Command::new("docker").args(["kill", name]).output();
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
