@@ -157,9 +157,8 @@ fn measure() -> String {
         let get = |data: &mut *const u8, size: &mut usize, version: &mut u32| unsafe {
             proxy_get_shared_data(key.as_ptr(), key.len(), data, size, version)
         };
-        let set = |version| unsafe {
-            proxy_set_shared_data(key.as_ptr(), key.len(), page.as_ptr(), page.len(), version)
-        };
+        let set =
+            |version| unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), page.as_ptr(), page.len(), version) };
         set(0);
         time(&mut report, &format!("read shared data, {bytes} bytes"), CALLS, || {
             get(&mut data, &mut size, &mut version)

@@ -17,7 +17,6 @@ mod page;
 mod results;
 mod run;
 mod statistics;
-mod upstream;
 mod variants;
 
 use std::path::PathBuf;
@@ -29,9 +28,9 @@ use self::modules::Modules;
 use self::run::Bench;
 use self::statistics::Spread;
 
-pub use self::results::Results;
 pub use self::output::{json, terminal};
 pub use self::page::html;
+pub use self::results::Results;
 
 /// How much is measured.
 #[derive(Debug, Clone)]
@@ -64,7 +63,8 @@ pub async fn measure(options: &Options, told: impl Fn(String) + Send + Sync) -> 
             told(format!("bursts: round {round} of {}", options.rounds));
         }
     })?;
-    let at_rates = bench.at_rates(&run::AT_RATES, options, |title, rate| told(format!("{rate} requests/s: {title}")))?;
+    let at_rates =
+        bench.at_rates(&run::AT_RATES, options, |title, rate| told(format!("{rate} requests/s: {title}")))?;
     told("calls to the host".into());
     let host_calls = bench.host_calls(PROBE).await?;
     let budgets = budgets::all(&added, options.seed);
@@ -74,11 +74,11 @@ pub async fn measure(options: &Options, told: impl Fn(String) + Send + Sync) -> 
     Ok(results)
 }
 
-fn method(options: &Options, results: &Results) -> Result<Vec<(&'static str, String)>> {
+fn method(options: &Options, results: &Results) -> Result<Vec<(String, String)>> {
     let modules: PathBuf = crate::envoy::locate::tidegate_wasm()?;
     let bytes = std::fs::metadata(&modules)?.len();
     let base = results.base;
-    Ok(vec![
+    let rows = [
         ("Tidegate", format!("{}, {bytes} bytes", env!("CARGO_PKG_VERSION"))),
         ("Envoy", crate::envoy::locate::envoy()?.version()?),
         ("Machine", crate::report::machine()),
@@ -86,5 +86,6 @@ fn method(options: &Options, results: &Results) -> Result<Vec<(&'static str, Str
         ("Bursts", format!("{} rounds of {} requests per variant", options.rounds, options.requests)),
         ("Without a filter", format!("{:.1} us a request ({:.1} to {:.1})", base.median, base.lower, base.upper)),
         ("Took", format!("{:.0} s", results.took.as_secs_f64())),
-    ])
+    ];
+    Ok(rows.map(|(name, value)| (name.to_owned(), value)).into())
 }

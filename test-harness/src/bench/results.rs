@@ -52,7 +52,7 @@ pub struct HostCall {
 #[derive(Debug)]
 pub struct Results {
     /// Names and values: versions, seed, machine.
-    pub method: Vec<(&'static str, String)>,
+    pub method: Vec<(String, String)>,
     /// What each variant costs without a filter.
     pub base: Spread,
     /// What each adds, in the order of the variants.

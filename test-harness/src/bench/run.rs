@@ -7,17 +7,17 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::client::Client;
+use super::Options;
+use super::client::{Client, Upstream};
 use super::cpu::{self, Cores, Watched};
 use super::results::{Added, AtRate, HostCall};
 use super::statistics::Spread;
 use super::variants::{self, Variant, write_request};
-use super::{Options, upstream};
 use crate::client::Latencies;
 use crate::envoy::{Cluster, Envoy, Listener};
 
 /// Connections of a burst: enough that the worker seldom waits for the client, few enough that it never has a backlog.
-const CONNECTIONS: usize = 8;
+const CONNECTIONS: usize = 16;
 /// Connections for load at a fixed rate: as many as can be busy before latency is worth nothing.
 const OPEN_CONNECTIONS: usize = 64;
 /// How often the host calls are timed.
@@ -29,6 +29,7 @@ pub struct Bench {
     worker: Watched,
     variants: Vec<Variant>,
     cores: Option<Cores>,
+    upstream: Upstream,
     random: ChaCha8Rng,
 }
 
@@ -39,8 +40,8 @@ impl Bench {
     /// A module or Envoy is missing, or Envoy does not start.
     pub async fn start(variants: Vec<Variant>, probe: Listener, seed: u64) -> Result<Self> {
         let cores = Cores::find()?;
-        let upstream = upstream::start(cores.map(|cores| cores.rest))?;
-        let builder = Envoy::builder().cluster(Cluster::new("backend", upstream)).log_level("warn");
+        let upstream = Upstream::start()?;
+        let builder = Envoy::builder().cluster(Cluster::new("backend", upstream.address()?)).log_level("warn");
         let listeners = variants.iter().map(Variant::listener).chain([probe]);
         let envoy = listeners.fold(builder, |builder, listener| builder.listener(listener)).start().await?;
         let process = envoy.process_id()?;
@@ -48,7 +49,7 @@ impl Bench {
             cpu::pin_process(process, cores.proxy)?;
         }
         let worker = Watched::worker(process)?;
-        Ok(Self { envoy, worker, variants, cores, random: ChaCha8Rng::seed_from_u64(seed) })
+        Ok(Self { envoy, worker, variants, cores, upstream, random: ChaCha8Rng::seed_from_u64(seed) })
     }
 
     /// Runs what measures on the clients' core.
@@ -71,7 +72,7 @@ impl Bench {
     ///
     /// # Errors
     /// A request was not answered with 200.
-    pub fn added(&mut self, options: &Options, told: impl Fn(usize) + Send) -> Result<Vec<Added>> {
+    pub fn added(&mut self, options: &Options, told: impl Fn(usize) + Sync) -> Result<Vec<Added>> {
         self.aside(|bench| {
             let connect = |variant: &Variant| Client::connect(bench.envoy.address(variant.title), CONNECTIONS);
             let mut clients = bench.variants.iter().map(connect).collect::<Result<Vec<_>>>()?;
@@ -106,7 +107,9 @@ impl Bench {
         let before = self.worker.nanos()?;
         let random = &mut self.random;
         let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys));
-        client.run(requests, |_| Duration::ZERO, write, |_| {}).with_context(|| title.to_owned())?;
+        client
+            .run(&mut self.upstream, requests, |_| Duration::ZERO, write, |_| {})
+            .with_context(|| title.to_owned())?;
         Ok((self.worker.nanos()? - before) as f64 / requests as f64 / 1_000.0)
     }
 
@@ -114,7 +117,12 @@ impl Bench {
     ///
     /// # Errors
     /// A request was not answered with 200.
-    pub fn at_rates(&mut self, titles: &[&str], options: &Options, told: impl Fn(&str, f64) + Send) -> Result<Vec<AtRate>> {
+    pub fn at_rates(
+        &mut self,
+        titles: &[&str],
+        options: &Options,
+        told: impl Fn(&str, f64) + Sync,
+    ) -> Result<Vec<AtRate>> {
         self.aside(|bench| {
             let mut found = Vec::new();
             for &rate in &options.rates {
@@ -132,7 +140,7 @@ impl Bench {
                     let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys));
                     let (start, before) = (Instant::now(), bench.worker.nanos()?);
                     client
-                        .run(requests, due, write, |latency| latencies.record(latency))
+                        .run(&mut bench.upstream, requests, due, write, |latency| latencies.record(latency))
                         .with_context(|| format!("{title} at {rate}/s"))?;
                     let seconds = start.elapsed().as_secs_f64();
                     let busy = (bench.worker.nanos()? - before) as f64 / seconds / 1e7;

@@ -84,7 +84,7 @@ fn native() -> Vec<HttpFilter> {
                 "@type": format!("{}.AdmissionControl", type_url("admission_control")),
                 "enabled": {"default_value": true, "runtime_key": "bench.admission"},
                 "sampling_window": "30s",
-                "success_criteria": {"http_criteria": {}, "grpc_criteria": {}}
+                "success_criteria": {"http_criteria": {"http_success_status": [{"start": 100, "end": 500}]}}
             }
         })),
         HttpFilter::Raw(json!({
@@ -125,9 +125,8 @@ fn lua() -> HttpFilter {
 pub fn all(modules: &Modules) -> Result<Vec<Variant>> {
     let key = json!([{"header": "x-api-key"}]);
     let few = |title, filters| Variant { title, keys: FEW, filters };
-    let policy = |title, name: &str, policies: Value| -> Result<Variant> {
-        Ok(few(title, vec![tidegate(name, &policies)?]))
-    };
+    let policy =
+        |title, name: &str, policies: Value| -> Result<Variant> { Ok(few(title, vec![tidegate(name, &policies)?])) };
     let unmatched = json!([{
         "name": "elsewhere", "match": {"path": {"prefix": "/elsewhere/"}}, "rate_limits": rate_limit(&key)
     }]);
