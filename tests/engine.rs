@@ -1,5 +1,13 @@
 //! One request's life over all policies, on several simulated workers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
 mod requests;
 mod workers;
 

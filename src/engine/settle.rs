@@ -133,7 +133,9 @@ impl Engine {
                 What::Charge { limit, charged, .. } => {
                     if let Some(rate) = policy.rates.get_mut(limit) {
                         let share = super::compile::share_of(&rate.settings, env);
-                        rate.limiter.refund(share, charged, env.now);
+                        if !rate.limiter.refund(share, charged, env.now) {
+                            env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
+                        }
                     }
                 }
                 What::Place(place) => {

@@ -5,7 +5,7 @@ use proptest::test_runner::RngSeed;
 use tidegate::control::Nanos;
 use tidegate::control::rate_limit::{Algorithm, KeyHash, Quota};
 
-use crate::support::*;
+use super::support::*;
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::FixedWindow];
 
