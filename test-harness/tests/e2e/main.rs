@@ -5,7 +5,20 @@
 
 mod support;
 
+mod access_logs;
+mod breakers;
+mod chains;
+mod concurrency;
+mod configuration;
+mod endings;
+mod grpc;
+mod keys;
+mod matching;
+mod modes;
 mod rate_limits;
+mod request_limits;
+mod robustness;
+mod stat_names;
 
 /// Makes two tests of each scenario.
 macro_rules! with_one_and_four_workers {

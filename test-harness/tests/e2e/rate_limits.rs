@@ -9,7 +9,7 @@ use tidegate_harness::ledger::Ledgers;
 use tidegate_harness::upstream::Behaviour;
 use tidegate_harness::Gate;
 
-use crate::support::{Rig, SOON, main_listener, seed, volley, volley_beside};
+use crate::support::{Rig, SOON, main_listener, volley, volley_beside};
 use crate::with_one_and_four_workers;
 
 with_one_and_four_workers!(
@@ -165,7 +165,6 @@ async fn rejections_look_as_configured(workers: u32) {
 }
 
 async fn a_request_that_its_own_limit_rejects_leaves_the_shared_one_untouched(workers: u32) {
-    seed();
     let shared = json!({"name": "shared", "rate": "1/h", "burst": 40});
     let config = json!({"policies": [
         {"name": "two", "match": {"path": "/two"}, "rate_limits": [shared, per_client("1/h", 5)]},

@@ -69,6 +69,11 @@ impl Rig {
         stats.count("tidegate_requests_total", &[("policy", policy), ("decision", decision)]) as usize
     }
 
+    /// How many requests were decided at all.
+    pub async fn decided(&self) -> usize {
+        self.envoy.stats().await.unwrap().count("tidegate_requests_total", &[]) as usize
+    }
+
     /// Waits until this stat has this value; a stat that is not there has none.
     pub async fn wait_for_stat(&self, name: &str, labels: &[(&str, &str)], value: u32) {
         let waited = self.envoy.wait_for_stats(SOON, |stats| match stats.stat(name, labels) {
@@ -94,7 +99,17 @@ pub async fn volley(at: SocketAddr, requests: usize, make: impl Fn(usize) -> Cal
     Load::new(at, Schedule::burst(requests)).calls(move |index, _| make(index)).run().await
 }
 
-/// The same as one task that runs beside the test.
+/// The same over so many HTTP/2 connections.
+pub async fn volley_http2(
+    at: SocketAddr,
+    requests: usize,
+    connections: usize,
+    make: impl Fn(usize) -> Call + Send + 'static,
+) -> Outcomes {
+    Load::new(at, Schedule::burst(requests)).http2(connections).calls(move |index, _| make(index)).run().await
+}
+
+/// A volley as one task that runs beside the test.
 pub fn volley_beside(
     at: SocketAddr,
     requests: usize,
