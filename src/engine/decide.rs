@@ -10,8 +10,8 @@ use crate::matching::{KeyBuf, Request};
 
 use super::compile::Policy;
 use super::permit::{Held, Permit, What};
-use super::rejection::{Invalid, Reason, Rejection};
 use super::rates::Left;
+use super::rejection::{Invalid, Reason, Rejection};
 use super::response::{LocalReply, local_reply, reason_line};
 use super::stats;
 use super::{Engine, Env};
@@ -63,7 +63,10 @@ impl Engine {
         self.index.find(request, &mut found);
         self.work.applied.clear();
         self.work.applied.extend(
-            found.iter().filter_map(|&policy| usize::try_from(policy).ok()).map(|policy| Applied { policy, refused: None }),
+            found
+                .iter()
+                .filter_map(|&policy| usize::try_from(policy).ok())
+                .map(|policy| Applied { policy, refused: None }),
         );
         self.work.found = found;
         if self.work.applied.is_empty() {
@@ -80,13 +83,7 @@ impl Engine {
         }
     }
 
-    fn rejected(
-        &mut self,
-        rejection: &Rejection,
-        left: Option<Left>,
-        grpc: bool,
-        env: &mut Env<'_>,
-    ) -> Decision {
+    fn rejected(&mut self, rejection: &Rejection, left: Option<Left>, grpc: bool, env: &mut Env<'_>) -> Decision {
         let Some(policy) = self.policies.get(rejection.policy) else { return Decision::Unmatched };
         env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, rejection.reason.label()], 1);
         let rate = rejection.limit.and_then(|limit| policy.rates.get(limit));
@@ -116,12 +113,7 @@ impl Engine {
         Decision::Admitted { shadow }
     }
 
-    fn check_requests(
-        &mut self,
-        request: &Request<'_>,
-        permit: &mut Permit,
-        env: &mut Env<'_>,
-    ) -> Option<Refused> {
+    fn check_requests(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         for at in 0..self.work.applied.len() {
             let Some(limits) = self.live(at).and_then(|policy| policy.request_limits.as_ref()) else { continue };
             let over = |bound: Option<u32>, value: usize| {
@@ -149,12 +141,7 @@ impl Engine {
         None
     }
 
-    fn pass_breakers(
-        &mut self,
-        request: &Request<'_>,
-        permit: &mut Permit,
-        env: &mut Env<'_>,
-    ) -> Option<Refused> {
+    fn pass_breakers(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         for at in 0..self.work.applied.len() {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(breaker) = &policy.breaker else { continue };
@@ -165,7 +152,7 @@ impl Engine {
             let Ok(mut breakers) = breaker.breakers.try_borrow_mut() else { continue };
             // Half of the hash is enough to tell a few hundred keys apart.
             let hash = hash(env.hash_key, &self.work.key) as u64;
-            let slot = breakers.slot(env.share, hash, &self.work.key.label());
+            let slot = breakers.slot(env.share, hash, &self.work.key);
             let answer = breakers.acquire(env.share, slot, env.now, env.random);
             super::settle::report(&policy.name, &mut breakers, env);
             match answer {

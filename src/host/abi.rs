@@ -175,9 +175,7 @@ pub fn get_metric(id: u32) -> Result<u64, HostError> {
 /// Adds a header after those there are.
 pub fn add_header(kind: HeaderMapKind, name: &str, value: &str) -> Result<(), HostError> {
     // SAFETY: two live strs; the host copies.
-    check(unsafe {
-        proxy_add_header_map_value(kind as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
-    })
+    check(unsafe { proxy_add_header_map_value(kind as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 /// Sets the filter state `wasm.<name>`, for access logs.

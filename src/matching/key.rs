@@ -12,6 +12,7 @@
 use super::fields::{Decoded, cookie, parameter, segments};
 use super::{Request, address, label};
 use crate::config::{Attribute, ClientIp, KeySource};
+use std::fmt;
 
 /// Extracts the key of a request.
 #[derive(Debug)]
@@ -112,6 +113,13 @@ const LENGTH: usize = size_of::<u32>();
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyBuf {
     bytes: Vec<u8>,
+}
+
+/// As its [`label`](KeyBuf::label).
+impl fmt::Display for KeyBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label())
+    }
 }
 
 impl Default for KeyBuf {

@@ -34,7 +34,7 @@ enum Sender {
 #[derive(Debug)]
 pub enum Ended {
     /// The whole answer is there.
-    Answered(Response),
+    Answered(Box<Response>),
     /// The client went away, as the call asked for; the status, when it was there by then.
     Cancelled(Option<u16>),
 }
@@ -83,7 +83,7 @@ impl Connection {
     /// The connection broke, or the answer did; or the call was cancelled.
     pub async fn send(&mut self, call: Call) -> Result<Response> {
         match self.run(call).await? {
-            Ended::Answered(response) => Ok(response),
+            Ended::Answered(response) => Ok(*response),
             Ended::Cancelled(_) => bail!("cancelled, as the call asked for"),
         }
     }
@@ -127,7 +127,7 @@ impl Connection {
             }
         }
         let (status, headers, body) = (head.status.as_u16(), head.headers, Bytes::from(bytes));
-        Ok(Ended::Answered(Response { status, headers, body, trailers }))
+        Ok(Ended::Answered(Box::new(Response { status, headers, body, trailers })))
     }
 
     /// Sends a request and gives the response as soon as its headers are there.

@@ -150,7 +150,7 @@ fn classify(ended: anyhow::Result<Ended>) -> (Ending, HeaderMap) {
         Ok(Ended::Cancelled(status)) => (Ending::Cancelled(status), HeaderMap::new()),
         Ok(Ended::Answered(response)) => {
             let reason = response.reason();
-            let Response { status, headers, .. } = response;
+            let Response { status, headers, .. } = *response;
             let ending = match reason {
                 Some(reason) => Ending::Rejected { status, reason },
                 None if headers.contains_key(MARK) => Ending::Answered(status),

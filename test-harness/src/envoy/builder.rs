@@ -144,7 +144,7 @@ impl Builder {
         }
         let bootstrap = bootstrap::bootstrap(&self.clusters, source, path, &self.raw);
         std::fs::write(path.join("bootstrap.json"), serde_json::to_vec_pretty(&bootstrap)?)?;
-        runner.spawn(path, &self.modules(), &self.command_line(path), &path.join("output.log"))
+        runner.spawn(path, &self.modules(), &self.command_line(path), &path.join("envoy.log"))
     }
 
     fn command_line(&self, folder: &Path) -> Vec<String> {
@@ -154,8 +154,6 @@ impl Builder {
             &file("bootstrap.json"),
             "--admin-address-path",
             &file("admin"),
-            "--log-path",
-            &file("envoy.log"),
             "--log-level",
             &self.log_level,
             "--concurrency",

@@ -13,7 +13,6 @@ mod stats_tags;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -122,7 +121,7 @@ impl Envoy {
 
     /// Everything Envoy has logged.
     pub fn log(&self) -> String {
-        read_logs(&self.folder)
+        read_log(&self.folder)
     }
 
     /// The access log of a listener that has a format, once it has so many lines.
@@ -191,7 +190,8 @@ impl Envoy {
         .await
     }
 
-    /// Delivers new listeners to an Envoy that watches for them, and waits until it has taken them.
+    /// Delivers new listeners to an Envoy that watches for them, and waits until it has taken them. An Envoy in a container
+    /// sees only the modules it was started with.
     ///
     /// # Errors
     /// Envoy refused them (the last good ones stay), or was not started with [`Builder::dynamic_listeners`].
@@ -263,14 +263,10 @@ impl Drop for Envoy {
     }
 }
 
-/// Envoy's log, after what it wrote before it could log.
-fn read_logs(folder: &TempDir) -> String {
-    let files: [PathBuf; 2] = [folder.path().join("output.log"), folder.path().join("envoy.log")];
-    files
-        .iter()
-        .map(|file| std::fs::read(file).unwrap_or_default())
-        .map(|b| String::from_utf8_lossy(&b).into_owned())
-        .collect()
+/// What Envoy wrote. It goes through its standard error: a log file of its own would be written out only every few seconds.
+fn read_log(folder: &TempDir) -> String {
+    let bytes = std::fs::read(folder.path().join("envoy.log")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The last `lines` lines of `text`.
@@ -302,7 +298,7 @@ impl std::fmt::Display for StartError {
 
 impl StartError {
     fn new(error: &anyhow::Error, exit: Option<String>, folder: &TempDir) -> Self {
-        let log = read_logs(folder);
+        let log = read_log(folder);
         let mut reason = format!("{error:#}");
         if log.contains("Failed to create Wasm VM") || log.contains("envoy.extensions.filters.http.wasm.v3.Wasm'") {
             reason.push_str("; this Envoy has no V8 runtime for wasm: use an official release");

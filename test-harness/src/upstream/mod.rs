@@ -147,7 +147,7 @@ impl Upstream {
     /// Puts a queue and slots in front of all answers from now on; requests that wait in the one before are let go at once.
     /// None: answers at once.
     pub fn model(&self, model: Option<Model>) {
-        let old = std::mem::replace(&mut *lock(&self.shared.model), model.map(|m| Arc::new(model::Server::new(m))));
+        let old = std::mem::replace(&mut *lock(&self.shared.model), model.map(model::Server::new));
         if let Some(old) = old {
             old.stop();
         }

@@ -1,12 +1,15 @@
 //! A queueing model of a server: so many slots, so long a service, and a queue in front of them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::lock;
 
 /// How a server of limited capacity behaves. Requests are served in order of arrival; the queue has no bound.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,8 +28,16 @@ pub struct Model {
 #[derive(Debug)]
 pub(super) struct Server {
     model: Model,
-    slots: Arc<Semaphore>,
+    slots: Semaphore,
+    /// Since when each idle slot has been idle.
+    idle_since: Mutex<Vec<Instant>>,
     random: Mutex<Option<ChaCha8Rng>>,
+}
+
+/// A slot in use. It is idle from `until` on, or from the moment its request went away.
+struct Slot<'a> {
+    server: &'a Server,
+    until: Option<Instant>,
 }
 
 impl Model {
@@ -42,9 +53,10 @@ impl Model {
 }
 
 impl Server {
-    pub(super) fn new(model: Model) -> Self {
+    pub(super) fn new(model: Model) -> Arc<Self> {
         let random = Mutex::new(model.seed.map(ChaCha8Rng::seed_from_u64));
-        Self { model, slots: Arc::new(Semaphore::new(model.slots)), random }
+        let idle_since = Mutex::new(vec![Instant::now(); model.slots]);
+        Arc::new(Self { model, slots: Semaphore::new(model.slots), idle_since, random })
     }
 
     /// Lets everybody go who waits or is yet to come.
@@ -53,25 +65,36 @@ impl Server {
     }
 
     /// Returns once the request has been served.
-    pub(super) async fn serve(&self) {
-        let (slots, time) = (self.slots.clone(), self.service_time());
-        let service = async move {
-            // Stopped: served at once.
-            if let Ok(_slot) = slots.acquire().await {
-                tokio::time::sleep(time).await;
-            }
-        };
+    pub(super) async fn serve(self: Arc<Self>) {
         if self.model.serves_the_gone {
             // A task of its own goes on when this one is dropped.
-            let _ = tokio::spawn(service).await;
+            let _ = tokio::spawn(async move { self.occupy_a_slot().await }).await;
         } else {
-            service.await;
+            self.occupy_a_slot().await;
         }
     }
 
+    /// A service follows the one before it without a gap: timers wake up to a millisecond late, and if that added up the server
+    /// would carry less than its model.
+    async fn occupy_a_slot(&self) {
+        let arrival = Instant::now();
+        // Stopped: served at once.
+        let Ok(_permit) = self.slots.acquire().await else { return };
+        let idle_since = lock(&self.idle_since).pop().unwrap_or(arrival);
+        let mut slot = Slot { server: self, until: None };
+        let end = idle_since.max(arrival) + self.service_time();
+        tokio::time::sleep_until(end).await;
+        slot.until = Some(end);
+    }
+
     fn service_time(&self) -> Duration {
-        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        let factor = random.as_mut().map_or(1.0, |random| -(1.0 - random.random::<f64>()).ln());
+        let factor = lock(&self.random).as_mut().map_or(1.0, |random| -(1.0 - random.random::<f64>()).ln());
         self.model.service_time.mul_f64(factor)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        lock(&self.server.idle_since).push(self.until.unwrap_or_else(Instant::now));
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tidegate_harness::client::{self, Call, Cancel, Connection};
+use serde_json::json;
+use tidegate_harness::client::{self, Call, Cancel, Connection, Load, Schedule};
+use tidegate_harness::envoy::{Cluster, Envoy, Listener};
 use tidegate_harness::upstream::{Behaviour, End, Model, Upstream};
 use tidegate_harness::{Gate, Step};
 
@@ -28,7 +30,12 @@ async fn the_script_the_queue_and_a_failure_decide_in_turn() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resets_reach_the_client_as_envoy_answers_for_them() {
     let upstream = Upstream::start().await.unwrap();
-    for envoy in [plain(&upstream).await, plain_http2(&upstream).await] {
+    for http2 in [false, true] {
+        let cluster = Cluster::new("upstream", upstream.address());
+        let cluster = if http2 { cluster.http2() } else { cluster };
+        // How long Envoy holds on to a connection it has given up.
+        let listener = Listener::new("main").raw(json!({"delayed_close_timeout": "0.02s"}));
+        let envoy = Envoy::builder().cluster(cluster).listener(listener).start().await.unwrap();
         upstream.enqueue([Behaviour::reset(), Behaviour::reset_in_body("half"), Behaviour::default()]);
         let reset = client::get(envoy.listener(), "/").await.unwrap();
         assert_eq!(reset.status, 503, "{}", reset.text());
@@ -157,11 +164,66 @@ async fn a_model_serves_so_many_at_a_time_and_lets_all_go_when_it_is_taken_away(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_carries_its_capacity_and_a_queue_grows_beyond_it() {
+    let upstream = Upstream::start().await.unwrap();
+    let model = Model::new(2, Duration::from_millis(5));
+    upstream.model(Some(model));
+    // Half as much again as it can carry, for half a second: the last one waits a quarter of a second.
+    let schedule = Schedule::constant(1.5 * model.capacity(), Duration::from_millis(500));
+    let outcomes = Load::new(upstream.address(), schedule).run().await;
+    let latencies = outcomes.latencies(|_| true);
+    assert_eq!(latencies.count(), 300);
+    assert!(latencies.percentile(100.0) >= Duration::from_millis(240), "{latencies}");
+    assert!(upstream.max_concurrent() >= 90, "{} were there at a time", upstream.max_concurrent());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_can_go_on_serving_whom_nobody_waits_for() {
+    let upstream = Upstream::start().await.unwrap();
+    let service = Duration::from_millis(200);
+    upstream.model(Some(Model { serves_the_gone: true, ..Model::new(1, service) }));
+    let gone = Call::get("/").cancel(Cancel::After(Duration::from_millis(50)));
+    client::send(upstream.address(), gone).await.unwrap_err();
+    let start = std::time::Instant::now();
+    client::get(upstream.address(), "/").await.unwrap();
+    assert!(start.elapsed() > service + Duration::from_millis(50), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_cancelled_streams_do_not_end_an_http2_connection() {
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = plain_http2(&upstream).await;
+    let gate = Gate::new();
+    upstream.always(Behaviour::default().hold(&gate));
+    let cancel = Cancel::After(Duration::from_millis(300));
+    // Envoy itself closes a client's connection once 250 of its streams were reset within a second.
+    let load = Load::new(envoy.listener(), Schedule::burst(200)).http2(1);
+    let outcomes = load.calls(move |_, _| Call::get("/").cancel(cancel)).run().await;
+    assert_eq!(outcomes.tally().cancelled, 200, "{}", outcomes.tally());
+    upstream.wait_for_concurrent(0, SOON).await.unwrap();
+    gate.open();
+    assert_eq!(client::get(envoy.listener(), "/").await.unwrap().status, 200);
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resetting_all_connections_ends_what_is_on_them_and_nothing_else() {
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = plain(&upstream).await;
+    upstream.enqueue([Behaviour::never()]);
+    let asking = tokio::spawn(client::get(envoy.listener(), "/"));
+    upstream.wait_for_concurrent(1, SOON).await.unwrap();
+    upstream.reset_connections();
+    assert_eq!(asking.await.unwrap().unwrap().status, 503);
+    assert_eq!(client::get(envoy.listener(), "/").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgraded_connection_echoes_bytes() {
     let upstream = Upstream::start().await.unwrap();
-    let listener = tidegate_harness::envoy::Listener::new("main").upgrade("websocket");
-    let cluster = tidegate_harness::envoy::Cluster::new("upstream", upstream.address());
-    let envoy = tidegate_harness::envoy::Envoy::builder().cluster(cluster).listener(listener).start().await.unwrap();
+    let listener = Listener::new("main").upgrade("websocket");
+    let cluster = Cluster::new("upstream", upstream.address());
+    let envoy = Envoy::builder().cluster(cluster).listener(listener).start().await.unwrap();
     upstream.enqueue([Behaviour::upgrade()]);
     let bytes = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nping";
     let answer = client::raw(envoy.listener(), bytes, Duration::from_secs(1)).await.unwrap();

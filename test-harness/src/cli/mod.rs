@@ -1,0 +1,37 @@
+//! The command line.
+
+mod load;
+mod parse;
+mod upstream;
+mod validate;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Checks configurations, and brings a sample upstream and an open-loop client to try them with.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Upstream(upstream::Arguments),
+    Load(load::Arguments),
+    Validate(validate::Arguments),
+}
+
+impl Cli {
+    /// Runs the command; it fails, rather than errs, when the proxy did not answer some requests.
+    pub(crate) async fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Upstream(arguments) => upstream::run(arguments).await,
+            Command::Load(arguments) => load::run(arguments).await,
+            Command::Validate(arguments) => validate::run(&arguments),
+        }
+    }
+}

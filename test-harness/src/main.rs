@@ -1,0 +1,18 @@
+//! `tidegate-harness`: checks a configuration, and brings an upstream and load to a proxy you run yourself.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::Cli::parse().run().await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
