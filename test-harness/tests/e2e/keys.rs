@@ -8,7 +8,7 @@ use tidegate_harness::envoy::{Listener, Tidegate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::support::Rig;
+use crate::support::{Rig, main_listener};
 use crate::with_one_and_four_workers;
 
 with_one_and_four_workers!(each_value_of_a_key_has_a_bucket_of_its_own, the_peer_is_the_client_unless_hops_are_trusted);
@@ -75,12 +75,21 @@ async fn the_peer_is_the_client_unless_hops_are_trusted(workers: u32) {
         policy("hop2", ip(json!({"trusted_hops": 2}))),
         policy("net", ip(json!({"trusted_hops": 1, "ipv4_prefix": 24}))),
     ]});
-    let rig = Rig::new(workers, &config).await;
-    let status = async |path: &str, from: &str, forwarded: &str| status_from(rig.main(), from, path, forwarded).await;
+    // Unless it uses the connection's address Envoy itself takes the header's last entry for the peer's.
+    let edge = Listener::new("edge").filter(Tidegate::new(&config).unwrap().name("edge"));
+    let rig = Rig::with(workers, [main_listener(&config), edge.raw(json!({"use_remote_address": true}))]).await;
+    let edge = rig.envoy.address("edge");
     // A header anybody can write does not make another client.
-    assert_eq!(status("/peer", "127.0.0.1", "1.1.1.1").await, 200);
-    assert_eq!(status("/peer", "127.0.0.1", "2.2.2.2").await, 429);
-    assert_eq!(status("/peer", "127.0.0.2", "1.1.1.1").await, 200);
+    assert_eq!(status_from(edge, "127.0.0.1", "/peer", "1.1.1.1").await, 200);
+    assert_eq!(status_from(edge, "127.0.0.1", "/peer", "2.2.2.2").await, 429);
+    assert_eq!(status_from(edge, "127.0.0.2", "/peer", "1.1.1.1").await, 200);
+    // There Envoy has added the peer to the header before Tidegate reads it.
+    assert_eq!(status_from(edge, "127.0.0.1", "/hop1", "1.1.1.1").await, 200);
+    assert_eq!(status_from(edge, "127.0.0.1", "/hop1", "2.2.2.2").await, 429);
+    assert_eq!(status_from(edge, "127.0.0.1", "/hop2", "1.1.1.1").await, 200);
+    assert_eq!(status_from(edge, "127.0.0.2", "/hop2", "1.1.1.1").await, 429);
+    assert_eq!(status_from(edge, "127.0.0.1", "/hop2", "2.2.2.2").await, 200);
+    let status = async |path: &str, from: &str, forwarded: &str| status_from(rig.main(), from, path, forwarded).await;
     // With a trusted hop the header's last entry does, and the entries before it do not.
     assert_eq!(status("/hop1", "127.0.0.1", "9.9.9.9, 1.1.1.1").await, 200);
     assert_eq!(status("/hop1", "127.0.0.2", "8.8.8.8, 1.1.1.1").await, 429);

@@ -57,6 +57,7 @@ async fn stats_have_their_names_and_labels_whatever_policies_and_keys_are_called
     };
     let text = rig.envoy.admin_get("/stats/prometheus").await.unwrap();
     let expected = [
+        ("tidegate_build_info", vec!["version"]),
         ("tidegate_circuit_breaker_state", vec!["key", "policy"]),
         ("tidegate_circuit_breaker_transitions_total", vec!["policy", "to"]),
         ("tidegate_concurrency_limit", vec!["policy"]),
