@@ -32,12 +32,15 @@
 //! # Ok(())
 //! # }
 //! ```
+//! - [`demo`] plays a few acts without Tidegate and with it; [`report`] draws them.
 
 mod body;
 pub mod client;
+pub mod demo;
 pub mod envoy;
 mod gate;
 pub mod ledger;
+pub mod report;
 pub mod stats;
 pub mod upstream;
 mod wait;
