@@ -181,6 +181,7 @@ impl Engine {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(concurrency) = &mut policy.concurrency else { continue };
             if let Some(place) = concurrency.acquire(env.share) {
+                policy.count_inflight(1, env);
                 permit.held.push(Held { policy: applied.policy, what: What::Place(place) });
                 continue;
             }

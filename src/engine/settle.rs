@@ -99,6 +99,7 @@ impl Engine {
                 What::Place(place) => {
                     if let Some(concurrency) = &mut policy.concurrency {
                         concurrency.release(env.share, place);
+                        policy.count_inflight(-1, env);
                     }
                 }
                 What::Breaker(granted) => {
@@ -141,6 +142,7 @@ impl Engine {
                 What::Place(place) => {
                     if let Some(concurrency) = &mut policy.concurrency {
                         concurrency.release(env.share, place);
+                        policy.count_inflight(-1, env);
                     }
                 }
                 What::Breaker(granted) => {

@@ -113,9 +113,7 @@ impl Plugin {
 
     fn build(&mut self, callback: &Callback, bytes: &[u8]) -> Result<Root, String> {
         let config = config::read(bytes).map_err(|errors| errors.to_string())?;
-        // Both are empty unless the operator set them, and only together tell filters apart.
-        let named = |path: &[u8]| callback.property(path).map(String::from_utf8_lossy).unwrap_or_default();
-        let scope = format!("{}/{}", named(b"plugin_root_id"), named(b"plugin_name"));
+        let scope = scope(callback);
         let previous = self.roots.values().find(|root| root.scope == scope).map(|root| Rc::clone(&root.engine));
         let borrowed = previous.as_ref().and_then(|engine| engine.try_borrow().ok());
         let engine = Engine::new(&config, borrowed.as_deref(), &scope, &mut self.world.env())?;
@@ -207,6 +205,14 @@ impl Plugin {
         self.streams.close(context);
         self.roots.remove(&context);
     }
+}
+
+/// What tells this plugin's state from that of others in the same proxy. Numbers are shared by the whole process, pages
+/// by VMs of one `vm_id`: so it is part of the scope.
+fn scope(callback: &Callback) -> String {
+    let read = |path: &[u8]| callback.property(path).map(String::from_utf8_lossy).filter(|text| !text.is_empty());
+    let root = read(b"plugin_root_id").or_else(|| read(b"plugin_name")).unwrap_or_default();
+    format!("{}/{root}", read(b"plugin_vm_id").unwrap_or_default())
 }
 
 struct HostFacts<'a>(&'a Callback);

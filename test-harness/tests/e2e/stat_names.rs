@@ -65,6 +65,7 @@ async fn stats_have_their_names_and_labels_whatever_policies_and_keys_are_called
         ("tidegate_concurrency_limit", vec!["policy"]),
         ("tidegate_config_updates_total", vec!["result"]),
         ("tidegate_inflight", vec!["policy"]),
+        ("tidegate_internal", vec!["cell"]),
         ("tidegate_rate_limit_overflow_total", vec!["limit", "policy"]),
         ("tidegate_requests_total", vec!["decision", "policy"]),
     ];
