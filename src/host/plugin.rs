@@ -207,12 +207,12 @@ impl Plugin {
     }
 }
 
-/// What tells this plugin's state from that of others in the same proxy. Numbers are shared by the whole process, pages
-/// by VMs of one `vm_id`: so it is part of the scope.
+/// What tells this plugin's state from that of others in the same proxy. The host gives all three, empty where the operator
+/// set none, and only together do they tell filters apart: pages are shared by VMs of one `vm_id`, numbers by the whole
+/// process.
 fn scope(callback: &Callback) -> String {
-    let read = |path: &[u8]| callback.property(path).map(String::from_utf8_lossy).filter(|text| !text.is_empty());
-    let root = read(b"plugin_root_id").or_else(|| read(b"plugin_name")).unwrap_or_default();
-    format!("{}/{root}", read(b"plugin_vm_id").unwrap_or_default())
+    let named = |path: &[u8]| callback.property(path).map(String::from_utf8_lossy).unwrap_or_default();
+    format!("{}/{}/{}", named(b"plugin_vm_id"), named(b"plugin_root_id"), named(b"plugin_name"))
 }
 
 struct HostFacts<'a>(&'a Callback);
