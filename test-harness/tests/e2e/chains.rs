@@ -1,11 +1,12 @@
 //! Several Tidegates on a request's way.
 
 use serde_json::json;
+use tidegate_harness::Gate;
 use tidegate_harness::client::{self, Call};
 use tidegate_harness::envoy::{Listener, Tidegate};
 use tidegate_harness::upstream::Behaviour;
 
-use crate::support::{Rig, main_listener, volley};
+use crate::support::{Rig, SOON, main_listener, volley, volley_beside};
 use crate::with_one_and_four_workers;
 
 with_one_and_four_workers!(rejections_further_down_are_no_failures, filters_of_different_names_share_nothing,);
@@ -49,14 +50,27 @@ async fn rejections_further_down_are_no_failures(workers: u32) {
 }
 
 async fn filters_of_different_names_share_nothing(workers: u32) {
-    let config = json!({"policies": [{"name": "same", "rate_limits": [{"name": "all", "rate": "1/h", "burst": 10}]}]});
+    let config = json!({"policies": [
+        {"name": "same", "match": {"path": "/rates"}, "rate_limits": [{"name": "all", "rate": "1/h", "burst": 10}]},
+        {"name": "places", "match": {"path": "/places"}, "load_shedding": {"limit": {"algorithm": "fixed", "limit": 4}}},
+    ]});
     let tidegate = |name: &str| Tidegate::new(&config).unwrap().name(name);
     let chain = Listener::new("chain").filter(tidegate("first")).filter(tidegate("second"));
     let rig = Rig::with(workers, [main_listener(&config), chain]).await;
+    // Two filters that each have room for four let four through, and count eight between them.
+    let gate = Gate::new();
+    rig.upstream.always(Behaviour::respond(200).hold(&gate));
+    let held = volley_beside(rig.envoy.address("chain"), 8, |_| Call::get("/places"));
+    rig.upstream.wait_for_concurrent(4, SOON).await.unwrap();
+    rig.wait_for_stat("tidegate_inflight", &[("policy", "places")], 8).await;
+    gate.open();
+    let tally = held.await.unwrap().tally();
+    assert_eq!((tally.admitted(), tally.rejections()), (4, 4), "{tally}");
+    rig.wait_for_idle("places").await;
     // A request does not pay twice out of one purse.
-    let tally = volley(rig.envoy.address("chain"), 40, |_| Call::get("/")).await.tally();
+    let tally = volley(rig.envoy.address("chain"), 40, |_| Call::get("/rates")).await.tally();
     assert_eq!(tally.admitted(), 10, "{tally}");
-    let tally = volley(rig.main(), 40, |_| Call::get("/")).await.tally();
+    let tally = volley(rig.main(), 40, |_| Call::get("/rates")).await.tally();
     assert_eq!(tally.admitted(), 10, "a filter of yet another name has not been charged: {tally}");
     // Each filter was configured once, as far as anybody is told.
     let stats = rig.envoy.stats().await.unwrap();
@@ -64,8 +78,8 @@ async fn filters_of_different_names_share_nothing(workers: u32) {
     // The control: filters of the same name share what their policies have in common.
     let again = Listener::new("again").filter(tidegate("first"));
     let rig = Rig::with(workers, [Listener::new("main").filter(tidegate("first")), again]).await;
-    let tally = volley(rig.main(), 40, |_| Call::get("/")).await.tally();
+    let tally = volley(rig.main(), 40, |_| Call::get("/rates")).await.tally();
     assert_eq!(tally.admitted(), 10, "{tally}");
-    let tally = volley(rig.envoy.address("again"), 40, |_| Call::get("/")).await.tally();
+    let tally = volley(rig.envoy.address("again"), 40, |_| Call::get("/rates")).await.tally();
     assert_eq!(tally.admitted(), 0, "{tally}");
 }
