@@ -12,3 +12,5 @@ mod config;
 mod engine;
 #[path = "matching.rs"]
 mod matching;
+#[path = "rate_limit/main.rs"]
+mod rate_limit;

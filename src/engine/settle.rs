@@ -99,6 +99,7 @@ impl Engine {
                 What::Place(place) => {
                     if let Some(concurrency) = &mut policy.concurrency {
                         concurrency.release(env.share, place);
+                        policy.count_inflight(-1, env);
                     }
                 }
                 What::Breaker(granted) => {
@@ -133,12 +134,15 @@ impl Engine {
                 What::Charge { limit, charged, .. } => {
                     if let Some(rate) = policy.rates.get_mut(limit) {
                         let share = super::compile::share_of(&rate.settings, env);
-                        rate.limiter.refund(share, charged, env.now);
+                        if !rate.limiter.refund(share, charged, env.now) {
+                            env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
+                        }
                     }
                 }
                 What::Place(place) => {
                     if let Some(concurrency) = &mut policy.concurrency {
                         concurrency.release(env.share, place);
+                        policy.count_inflight(-1, env);
                     }
                 }
                 What::Breaker(granted) => {

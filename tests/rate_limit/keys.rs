@@ -2,7 +2,9 @@
 
 use tidegate::control::rate_limit::{Algorithm, RateLimiter, Settings};
 
-use crate::support::*;
+use super::support::*;
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
 fn a_million_fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory() {

@@ -3,7 +3,9 @@
 
 mod contract;
 mod keys;
+#[cfg(not(target_family = "wasm"))]
 mod properties;
 mod support;
 mod vectors;
+#[cfg(not(target_family = "wasm"))]
 mod workers;

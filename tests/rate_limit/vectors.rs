@@ -3,7 +3,9 @@
 use tidegate::control::Nanos;
 use tidegate::control::rate_limit::{Algorithm, KeyHash, Quota};
 
-use crate::support::*;
+use super::support::*;
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const NONE: KeyHash = KeyHash::NONE;
 

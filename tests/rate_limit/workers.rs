@@ -6,7 +6,7 @@ use std::thread;
 use tidegate::control::rate_limit::{ATTEMPTS, Algorithm, KeyHash, RateLimiter};
 use tidegate::share::{Memory, ShareError};
 
-use crate::support::*;
+use super::support::*;
 
 #[test]
 fn four_threads_are_granted_exactly_the_1200_tokens_that_time_adds() {

@@ -8,7 +8,7 @@ use tidegate::control::Random;
 use tidegate::engine::stats::{Kind, MetricId, Metrics, Registry};
 use tidegate::engine::{Decision, Engine, Env, LocalReply, Permit, SplitMix64, Stream};
 use tidegate::matching::{HeaderMap, Request};
-use tidegate::share::{Memory, SharedState};
+use tidegate::share::Memory;
 
 use super::requests::{Proxy, encode};
 
@@ -55,6 +55,7 @@ pub struct Workers {
 }
 
 /// A request that was admitted.
+#[derive(Debug)]
 pub struct Admitted {
     worker: usize,
     permit: Permit,
@@ -166,11 +167,6 @@ impl Workers {
     /// A stat by its full name; 0 if nobody has touched it.
     pub fn stat(&self, name: &str) -> i64 {
         self.scrape.values.borrow().get(name).copied().unwrap_or(0)
-    }
-
-    /// Requests in flight as the workers count them.
-    pub fn inflight(&self, policy: &str) -> i64 {
-        self.share.read(self.share.cell(&format!("tidegate_inflight.policy.{policy}")).unwrap())
     }
 }
 
