@@ -1,7 +1,6 @@
 //! One worker's plugin: its root contexts, each with an engine, and the streams they serve.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{self, Config};
@@ -14,7 +13,7 @@ use super::abi::{self, Action, HeaderMapKind};
 use super::arena::Callback;
 use super::metrics::HostMetrics;
 use super::share::HostShare;
-use super::stream::{Response, Streams};
+use super::stream::{ByContext, Response, Streams};
 
 /// How often time is looked at where no request does: half-open breakers whose probes are lost are the only ones that
 /// wait for it, in seconds.
@@ -38,7 +37,7 @@ pub fn with<T>(act: impl FnOnce(&mut Plugin) -> T) -> Option<T> {
 
 /// One worker's plugin.
 pub struct Plugin {
-    roots: HashMap<u32, Root>,
+    roots: ByContext<Root>,
     streams: Streams,
     world: World,
 }
@@ -84,7 +83,7 @@ impl Plugin {
         let seed = || abi::random_u64().unwrap_or_else(abi::monotonic_nanos);
         let hash_key = shared_hash_key(&*share, (seed(), seed()));
         Self {
-            roots: HashMap::new(),
+            roots: ByContext::default(),
             streams: Streams::default(),
             world: World { share, own, random: SplitMix64::new(seed()), stats: Registry::default(), hash_key },
         }
@@ -178,7 +177,7 @@ impl Plugin {
     /// holds nothing, so nothing happens for it.
     pub fn response_headers(&mut self, callback: &Callback, stream: u32, ends: bool) {
         let Some(open) = self.streams.get(stream).filter(|open| !open.permit.is_empty()) else { return };
-        if let Ok(engine) = open.engine.try_borrow() {
+        if let Ok(mut engine) = open.engine.try_borrow_mut() {
             engine.response_headers(&Response(callback), ends, &mut open.permit, abi::monotonic_nanos());
         }
     }
@@ -193,7 +192,8 @@ impl Plugin {
 
     /// A stream has ended: what it holds is settled. Whoever comes first, the log or the deletion, does it.
     pub fn end(&mut self, callback: &Callback, stream: u32) {
-        let Some(open) = self.streams.get(stream) else { return };
+        // Asked first because reading the clock is a call to the host: most streams come here twice, some hold nothing.
+        let Some(open) = self.streams.get(stream).filter(|open| !open.permit.is_empty()) else { return };
         if let Ok(mut engine) = open.engine.try_borrow_mut() {
             engine.end(&Response(callback), &mut open.permit, &mut self.world.env());
         }
@@ -202,8 +202,9 @@ impl Plugin {
     /// A context is gone.
     pub fn close(&mut self, callback: &Callback, context: u32) {
         self.end(callback, context);
-        self.streams.close(context);
-        self.roots.remove(&context);
+        if !self.streams.close(context) {
+            self.roots.remove(&context);
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Options {
     pub rates: Vec<f64>,
     /// How long each of those lasts.
     pub at_rate: Duration,
+    /// Another build of Tidegate, measured beside this one.
+    pub against: Option<PathBuf>,
     /// Of the order of bursts and the clients' keys.
     pub seed: u64,
 }
@@ -55,7 +57,7 @@ pub async fn measure(options: &Options, told: impl Fn(String) + Send + Sync) -> 
     const PROBE: &str = "probe";
     let start = Instant::now();
     let modules = Modules::find()?;
-    let variants = variants::all(&modules)?;
+    let variants = variants::all(&modules, options.against.as_deref())?;
     told(format!("starting Envoy with {} listeners, seed {}", variants.len(), options.seed));
     let mut bench = Bench::start(variants, run::probe(PROBE, &modules.probe), options.seed).await?;
     let added = bench.added(options, |round| {

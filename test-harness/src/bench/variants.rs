@@ -1,10 +1,12 @@
 //! What is measured: one listener each, in the same Envoy.
 
+use std::path::Path;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::modules::Modules;
-use crate::envoy::{HttpFilter, Listener, Tidegate};
+use crate::envoy::{HttpFilter, Listener, Tidegate, locate};
 
 /// A listener and what is sent to it.
 #[derive(Debug, Clone)]
@@ -46,9 +48,10 @@ fn rate_limit(key: &Value) -> Value {
     json!([{"name": "clients", "rate": "100000/s", "key": key, "max_keys": MANY}])
 }
 
-fn tidegate(name: &str, policies: &Value) -> Result<HttpFilter> {
-    let filter = Tidegate::new(&json!({"version": 1, "policies": policies}))?;
-    Ok(filter.name(name).vm_id(name).into())
+/// This build of Tidegate, or another one.
+fn tidegate(build: &Path, name: &str, policies: &Value) -> HttpFilter {
+    let configuration = json!({"version": 1, "policies": policies}).to_string();
+    Tidegate::with_module(build.to_owned()).text(configuration).name(name).vm_id(name).into()
 }
 
 fn controls(key: &Value) -> Value {
@@ -69,7 +72,7 @@ fn beside(others: usize, key: &Value) -> Value {
     (0..others).map(other).chain([controls(key)]).collect()
 }
 
-fn module(name: &str, path: &std::path::Path) -> HttpFilter {
+fn module(name: &str, path: &Path) -> HttpFilter {
     Tidegate::with_module(path.to_owned()).name(name).vm_id(name).into()
 }
 
@@ -118,37 +121,43 @@ fn lua() -> HttpFilter {
     }))
 }
 
-/// All variants; the first is the control.
+/// All variants; the first is the control. `against` is another build of Tidegate to be measured beside this one.
 ///
 /// # Errors
 /// A module has not been built.
-pub fn all(modules: &Modules) -> Result<Vec<Variant>> {
+pub fn all(modules: &Modules, against: Option<&Path>) -> Result<Vec<Variant>> {
+    let this = locate::tidegate_wasm()?;
     let key = json!([{"header": "x-api-key"}]);
     let few = |title, filters| Variant { title, keys: FEW, filters };
-    let policy =
-        |title, name: &str, policies: Value| -> Result<Variant> { Ok(few(title, vec![tidegate(name, &policies)?])) };
+    let policy = |title, name: &str, policies: &Value| few(title, vec![tidegate(&this, name, policies)]);
     let unmatched = json!([{
         "name": "elsewhere", "match": {"path": {"prefix": "/elsewhere/"}}, "rate_limits": rate_limit(&key)
     }]);
     let fixed = json!({"limit": {"algorithm": "fixed", "limit": 1000}});
-    let all_three = |title, name: &str| policy(title, name, json!([controls(&key)]));
-    Ok(vec![
+    let all_three = json!([controls(&key)]);
+    let mut variants = vec![
         few(title::NONE, vec![]),
         few(title::STOCK, vec![module("stock", &modules.stock)]),
         few("do-nothing wasm filter, minimal", vec![module("minimal", &modules.minimal)]),
         few("Envoy's local_ratelimit", vec![HttpFilter::local_ratelimit(1_000_000_000, "1s")]),
         few(title::NATIVE, native()),
         few("Lua filter that reads two headers", vec![lua()]),
-        policy(title::UNMATCHED, "unmatched", unmatched)?,
-        policy("Tidegate: a rate limit", "rate", json!([{"name": "all", "rate_limits": rate_limit(&json!([]))}]))?,
-        policy("Tidegate: a keyed rate limit", "keyed", json!([{"name": "all", "rate_limits": rate_limit(&key)}]))?,
-        policy("Tidegate: a circuit breaker", "breaker", json!([{"name": "all", "circuit_breaker": {}}]))?,
-        policy("Tidegate: a concurrency limit", "limit", json!([{"name": "all", "load_shedding": fixed}]))?,
-        all_three(title::ALL, "all")?,
-        Variant { keys: MANY, ..all_three(title::MANY_KEYS, "many")? },
-        policy(title::TWO, "two", beside(1, &key))?,
-        policy(title::TWO_HUNDRED, "two-hundred", beside(199, &key))?,
-    ])
+        policy(title::UNMATCHED, "unmatched", &unmatched),
+        policy("Tidegate: a rate limit", "rate", &json!([{"name": "all", "rate_limits": rate_limit(&json!([]))}])),
+        policy("Tidegate: a keyed rate limit", "keyed", &json!([{"name": "all", "rate_limits": rate_limit(&key)}])),
+        policy("Tidegate: a circuit breaker", "breaker", &json!([{"name": "all", "circuit_breaker": {}}])),
+        policy("Tidegate: a concurrency limit", "limit", &json!([{"name": "all", "load_shedding": fixed}])),
+        policy(title::ALL, "all", &all_three),
+        Variant { keys: MANY, ..policy(title::MANY_KEYS, "many", &all_three) },
+        policy(title::TWO, "two", &beside(1, &key)),
+        policy(title::TWO_HUNDRED, "two-hundred", &beside(199, &key)),
+    ];
+    if let Some(other) = against {
+        let policy = |title, name: &str, policies: &Value| few(title, vec![tidegate(other, name, policies)]);
+        variants.push(policy("the other build: no policy matches", "other-unmatched", &unmatched));
+        variants.push(policy("the other build: all three controls", "other-all", &all_three));
+    }
+    Ok(variants)
 }
 
 impl Variant {

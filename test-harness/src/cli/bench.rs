@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// How long each of those lasts
     #[arg(long, default_value = "10s", value_parser = parse::duration)]
     duration: Duration,
+    /// Another build of Tidegate to measure beside dist/tidegate.wasm, to see what a change brings
+    #[arg(long)]
+    against: Option<PathBuf>,
     /// The seed of the order of bursts and of the clients' keys
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -37,8 +40,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let Arguments { rounds, requests, rate, duration, seed, output } = arguments;
-    let options = Options { rounds, requests, rates: rate, at_rate: duration, seed };
+    let Arguments { rounds, requests, rate, duration, against, seed, output } = arguments;
+    let options = Options { rounds, requests, rates: rate, at_rate: duration, against, seed };
     let results = bench::measure(&options, |progress| eprintln!("{progress}")).await?;
     print!("{}", bench::terminal(&results));
     std::fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
