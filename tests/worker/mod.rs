@@ -140,7 +140,7 @@ impl Worker {
     /// With these policies.
     pub fn new(policies: &Value) -> Self {
         let text = json!({"policies": policies}).to_string();
-        let config = config::read(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+        let config = config::read(text.as_bytes()).unwrap();
         let (now, host, own) = (1_000_000_000_000, Host::default(), Memory::new());
         let (stats, mut random) = (Registry::default(), SplitMix64::new(1));
         let mut env =

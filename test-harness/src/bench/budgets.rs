@@ -15,10 +15,36 @@ pub struct Budget {
     pub measured: Option<Ratio>,
 }
 
+/// What a run says of a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The ratio's whole range is within the bound.
+    Kept,
+    /// The whole range is above it.
+    Missed,
+    /// The bound lies within the range, or nothing was measured: the run was too short or the machine too busy.
+    Unclear,
+}
+
 impl Budget {
-    /// Whether the ratio of the medians keeps to the bound.
-    pub fn kept(&self) -> bool {
-        self.measured.is_some_and(|ratio| ratio.value <= self.bound)
+    /// Whether the ratio keeps to the bound.
+    pub fn verdict(&self) -> Verdict {
+        match self.measured {
+            Some(ratio) if ratio.high <= self.bound => Verdict::Kept,
+            Some(ratio) if ratio.low > self.bound => Verdict::Missed,
+            _ => Verdict::Unclear,
+        }
+    }
+}
+
+impl Verdict {
+    /// In words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Missed => "not reached",
+            Self::Unclear => "unclear",
+        }
     }
 }
 
@@ -59,12 +85,19 @@ mod tests {
     #[test]
     fn a_budget_is_kept_up_to_its_bound_and_not_above() {
         let budgets = |all| super::all(&[added(title::NATIVE, 2.0), added(title::ALL, all)], 1);
-        assert!(budgets(3.0)[0].kept());
-        assert!(!budgets(3.1)[0].kept());
+        assert_eq!(budgets(3.0)[0].verdict(), Verdict::Kept);
+        assert_eq!(budgets(3.1)[0].verdict(), Verdict::Missed);
     }
 
     #[test]
-    fn what_was_not_measured_is_not_kept() {
-        assert!(all(&[], 1).iter().all(|budget| !budget.kept()));
+    fn what_was_not_measured_is_unclear() {
+        assert!(all(&[], 1).iter().all(|budget| budget.verdict() == Verdict::Unclear));
+    }
+
+    #[test]
+    fn a_bound_within_the_range_of_a_noisy_run_is_unclear() {
+        let mut noisy = added(title::ALL, 0.0);
+        noisy.rounds = vec![2.0, 4.0, 2.0, 4.0, 3.0, 2.0, 4.0, 2.5, 3.5];
+        assert_eq!(all(&[added(title::NATIVE, 2.0), noisy], 1)[0].verdict(), Verdict::Unclear);
     }
 }

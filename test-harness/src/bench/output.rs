@@ -66,11 +66,6 @@ impl Budget {
             Some(ratio) => format!("{:.2} x, {:.2} to {:.2}", ratio.value, ratio.low, ratio.high),
         }
     }
-
-    /// `kept` or `not reached`.
-    pub fn verdict(&self) -> &'static str {
-        if self.kept() { "kept" } else { "not reached" }
-    }
 }
 
 /// The tables and budgets, aligned.
@@ -85,7 +80,8 @@ pub fn terminal(results: &Results) -> String {
     table(&mut out, &host_calls(results));
     let _ = writeln!(out, "\nBudgets (with the range of 90 in 100 resamplings)");
     for budget in &results.budgets {
-        let _ = writeln!(out, "  {:<11}  {} (measured {})", budget.verdict(), budget.claim, budget.measured_text());
+        let _ =
+            writeln!(out, "  {:<11}  {} (measured {})", budget.verdict().text(), budget.claim, budget.measured_text());
     }
     let _ = writeln!(out);
     for (name, value) in &results.method {
@@ -124,7 +120,7 @@ pub fn json(results: &Results) -> Value {
     let calls = results.host_calls.iter().map(|call| json!({"call": call.name, "ns": spread(call.nanos)}));
     let budgets = results.budgets.iter().map(|budget| {
         let ratio = budget.measured.map(|ratio| json!({"value": ratio.value, "low": ratio.low, "high": ratio.high}));
-        json!({"claim": budget.claim, "bound": budget.bound, "measured": ratio, "kept": budget.kept()})
+        json!({"claim": budget.claim, "bound": budget.bound, "measured": ratio, "verdict": budget.verdict().text()})
     });
     let method: serde_json::Map<_, _> =
         results.method.iter().map(|(name, value)| (name.to_lowercase(), json!(value))).collect();

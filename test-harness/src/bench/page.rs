@@ -1,6 +1,6 @@
 //! The page: a chart of what each variant adds, the budgets, and the tables.
 
-use super::budgets::Budget;
+use super::budgets::{Budget, Verdict};
 use super::output::{self, Table};
 use super::results::{Added, Results};
 use crate::report::html::escape;
@@ -62,10 +62,14 @@ fn section(id: &str, title: &str, note: &str, body: &str) -> String {
 }
 
 fn budget(budget: &Budget) -> String {
-    let class = if budget.kept() { "kept" } else { "missed" };
+    let class = match budget.verdict() {
+        Verdict::Kept => "kept",
+        Verdict::Missed => "missed",
+        Verdict::Unclear => "unclear",
+    };
     format!(
         "<li class=\"{class}\"><strong>{}</strong> {} <span class=\"muted\">measured {}</span></li>",
-        budget.verdict(),
+        budget.verdict().text(),
         escape(budget.claim),
         escape(&budget.measured_text())
     )
