@@ -3,6 +3,7 @@
 mod demo;
 mod load;
 mod parse;
+mod run;
 mod stop;
 mod upstream;
 
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// A sample upstream and an open-loop client, to try Tidegate with.
+/// Tidegate to look at and to try: a demonstration, an Envoy to play with, a sample upstream, an open-loop client.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -24,6 +25,7 @@ enum Command {
     Demo(demo::Arguments),
     Upstream(upstream::Arguments),
     Load(load::Arguments),
+    Run(run::Arguments),
 }
 
 impl Cli {
@@ -33,6 +35,7 @@ impl Cli {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,
+            Command::Run(arguments) => run::run(arguments).await,
         }
     }
 }

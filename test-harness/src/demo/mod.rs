@@ -65,7 +65,7 @@ pub async fn play(seed: u64) -> Result<Report> {
         missing
             .extend(checked.err().map(|error| format!("clients, upstream and stats agree {run} Tidegate: {error:#}")));
     }
-    Ok(Report { acts: all, policy: text, missing, method: method(seed)? })
+    Ok(Report { setting: setting(), acts: all, policy: text, missing, method: method(seed)? })
 }
 
 /// One client's budget, read as the plugin reads it.
@@ -80,6 +80,13 @@ fn budget(policy: &str) -> Result<Budget> {
 fn mark(script: &Script) -> Option<Mark> {
     let (from, to) = script.trouble();
     script.trouble.map(|(_, label)| Mark { from, to, label: label.into() })
+}
+
+fn setting() -> String {
+    format!(
+        "An upstream that can serve {:.0} requests a second, behind an Envoy, in four acts.",
+        acts::upstream().capacity()
+    )
 }
 
 /// How it was measured.
@@ -99,7 +106,7 @@ fn method(seed: u64) -> Result<Vec<(String, String)>> {
         (
             "Clients",
             format!(
-                "open loop: requests leave when the schedule says (independent arrivals), whether or not earlier ones were answered; \
+                "open loop: requests leave when the schedule says (evenly, each moved by chance), whether or not earlier ones were answered; \
              latency counts from that moment; a client gives up after {}; {} clients besides the greedy one",
                 milliseconds(acts::PATIENCE),
                 acts::CLIENTS

@@ -1,6 +1,6 @@
 //! Whether an act showed what it promises, and the sentence that says so with the measured figures.
 
-use super::acts::{FAILING_DELAY, Key, PATIENCE, Script, upstream};
+use super::acts::{Key, PATIENCE, Script, upstream};
 use crate::report::{BreakerState, Comparison, Figures, Group, Performance, milliseconds};
 
 /// The budget of one client, as the policy has it.
@@ -47,7 +47,11 @@ fn percent(figures: &Figures) -> String {
 }
 
 fn p99(figures: &Figures) -> String {
-    milliseconds(figures.latency_ms(99.0))
+    figures.latency_ms(99.0).map_or("none".into(), |ms| milliseconds(Some(ms)))
+}
+
+fn bad_news(figures: &Figures) -> String {
+    milliseconds(figures.refusal_ms(50.0))
 }
 
 fn p50(figures: &Figures) -> String {
@@ -131,19 +135,24 @@ fn failing(script: &Script, without: &Performance, with: &Performance) -> Verdic
         without: reached_off.to_string(),
         with: reached_on.to_string(),
     });
-    verdict.compare("slow errors seen by clients meanwhile", |figures| figures.failed.to_string(), (&off, &on));
+    verdict.compare("median time until a client had its 503", bad_news, (&off, &on));
     verdict.compare("served in the last second", percent, (&at_the_end(without), &at_the_end(with)));
     let transitions = with.transitions;
     verdict.claim = format!(
-        "Without Tidegate {reached_off} requests ran into the failing upstream and waited {} ms for their error; with it \
-         {reached_on} did, the breaker opened {} times, probed {} times and closed again.",
-        FAILING_DELAY.as_millis() + upstream().service_time.as_millis(),
+        "Without Tidegate {reached_off} requests ran into the failing upstream, and their clients waited {} for a 503; with it \
+         {reached_on} did and the others knew within {}. The breaker opened {} times, probed {} times and closed again.",
+        bad_news(&off),
+        bad_news(&on),
         transitions.open,
         transitions.half_open
     );
     verdict.expect(
         off.failed as f64 >= 0.9 * off.sent as f64,
         format!("without Tidegate all fail meanwhile, but it was {} of {}", off.failed, off.sent),
+    );
+    verdict.expect(
+        on.refusal_ms(50.0) < off.refusal_ms(50.0),
+        format!("with Tidegate clients know sooner, but it was {} and {}", bad_news(&on), bad_news(&off)),
     );
     verdict.expect(transitions.open >= 1, "the breaker opens");
     verdict.expect(transitions.half_open >= 1, "the breaker probes");
@@ -175,7 +184,7 @@ fn overload(script: &Script, without: &Performance, with: &Performance) -> Verdi
     let late = |run: &Performance| run.between(None, from + 2.0, to);
     let after = |run: &Performance| run.between(None, to, script.seconds());
     let (off, on) = (late(without), late(with));
-    verdict.compare("goodput, from the third second of overload", goodput, (&off, &on));
+    verdict.compare("goodput from the third second of overload", goodput, (&off, &on));
     verdict.compare("p99 latency of the served", p99, (&off, &on));
     verdict.compare("served in the four seconds after", percent, (&after(without), &after(with)));
     verdict.claim = format!(

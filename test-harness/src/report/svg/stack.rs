@@ -12,8 +12,10 @@ pub struct Layer {
 
 /// The least height that can hold a name.
 const ROOM: f64 = 15.0;
+/// A height beyond which more is no better.
+const COMFORT: f64 = 36.0;
 /// The mean width of a letter.
-const LETTER: f64 = 6.6;
+const LETTER: f64 = 7.0;
 
 /// Draws the layers from the bottom up.
 pub fn stack(layers: &[Layer], frame: &Frame) -> String {
@@ -45,18 +47,25 @@ pub fn path(points: &[(f64, f64)]) -> String {
     path
 }
 
-/// The middle of the place where a band is high enough for a name over the name's whole width, and highest.
+/// The middle of a place where a band is high enough for a name over the name's whole width: of the comfortable ones the
+/// place nearest to the middle of the drawing, or else the highest.
 fn room_for(name: &str, low: &[(f64, f64)], high: &[(f64, f64)]) -> Option<(f64, f64)> {
-    let step = low.get(1)?.0 - low.first()?.0;
-    let wide = ((name.chars().count() as f64 * LETTER / step).ceil() as usize).max(1);
+    let (first, last) = (low.first()?.0, low.last()?.0);
+    let step = low.get(1)?.0 - first;
+    let wide = (name.chars().count() as f64 * LETTER / step).ceil() as usize + 1;
     let free = |from: usize| {
         let bottom = low.get(from..from + wide)?.iter().map(|(_, y)| *y).fold(f64::INFINITY, f64::min);
         let top = high.get(from..from + wide)?.iter().map(|(_, y)| *y).fold(f64::NEG_INFINITY, f64::max);
         let middle = (low[from].0 + low[from + wide - 1].0) / 2.0;
         Some((bottom - top, (middle, (bottom + top) / 2.0)))
     };
+    let off = |(x, _): (f64, f64)| (x - (first + last) / 2.0).abs();
     let places = (0..low.len()).filter_map(free).filter(|(room, _)| *room >= ROOM);
-    places.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, place)| place)
+    let better = |one: &(f64, (f64, f64)), other: &(f64, (f64, f64))| {
+        let by_room = one.0.min(COMFORT).total_cmp(&other.0.min(COMFORT));
+        by_room.then(off(other.1).total_cmp(&off(one.1)))
+    };
+    places.max_by(better).map(|(_, place)| place)
 }
 
 #[cfg(test)]
@@ -73,8 +82,14 @@ mod tests {
 
     #[test]
     fn a_name_stands_where_the_band_is_highest_over_its_width() {
-        let (low, high) = band(&[5.0, 20.0, 20.0, 40.0, 40.0, 5.0]);
-        assert_eq!(room_for("abc", &low, &high), Some((35.0, 80.0)));
+        let (low, high) = band(&[5.0, 20.0, 20.0, 20.0, 30.0, 30.0, 30.0, 30.0, 5.0]);
+        assert_eq!(room_for("abc", &low, &high), Some((55.0, 85.0)));
+    }
+
+    #[test]
+    fn of_places_with_comfort_the_one_nearest_to_the_middle_is_taken() {
+        let (low, high) = band(&[90.0, 90.0, 90.0, 90.0, 50.0, 50.0, 50.0, 50.0, 50.0]);
+        assert_eq!(room_for("ab", &low, &high), Some((40.0, 75.0)));
     }
 
     #[test]
