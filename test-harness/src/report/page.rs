@@ -139,3 +139,52 @@ fn method(rows: &[(String, String)]) -> String {
         "<section aria-labelledby=\"how\">\n<h2 id=\"how\">How it was measured</h2>\n<dl class=\"method\">{rows}</dl>\n</section>\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Performance;
+
+    fn report() -> Report {
+        let act = Act {
+            title: "<script>alert(1)</script>".into(),
+            story: "a & b".into(),
+            seconds: 1.0,
+            mark: None,
+            greedy: true,
+            shows_breaker: true,
+            without: Performance::default(),
+            with: Performance::default(),
+            claim: "0 < 1".into(),
+            comparisons: vec![Comparison { label: "x".into(), without: "<b>".into(), with: "\"".into() }],
+        };
+        let missing = vec!["<i>0".into()];
+        let (setting, policy) = ("\"setting\"".into(), "{\"a\": \"<\"}".into());
+        Report { setting, acts: vec![act], policy, missing, method: vec![("Seed".into(), "<1>".into())] }
+    }
+
+    #[test]
+    fn nothing_that_is_reported_becomes_markup() {
+        let page = html(&report());
+        for raw in ["<script", "<b>", "<i>0", "<1>", "\"<\"", "0 < 1", "a & b"] {
+            assert!(!page.contains(raw), "{raw} in {page}");
+        }
+    }
+
+    #[test]
+    fn the_page_needs_nothing_but_itself() {
+        let page = html(&report());
+        for outside in ["http:", "https:", "src=", "url(", "@import", "<link", "<script"] {
+            assert!(!page.contains(outside), "{outside} in {page}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_shown_is_said_on_the_page() {
+        let mut report = report();
+        report.missing = vec!["the breaker opens".into()];
+        assert!(html(&report).contains("<li>the breaker opens</li>"));
+        report.missing.clear();
+        assert!(!html(&report).contains("class=\"warning\""));
+    }
+}

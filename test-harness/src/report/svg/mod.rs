@@ -40,14 +40,13 @@ impl Frame {
         values.iter().enumerate().map(|(index, value)| (middle(index), self.y.at(*value))).collect()
     }
 
-    /// The same, drawn out to the begin of the first interval and the end of the last.
-    fn edge(&self, values: &[f64]) -> Vec<(f64, f64)> {
-        let mut places = self.places(values);
-        if let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) {
-            places.insert(0, (self.x.at(0.0), first.1));
-            places.push((self.x.at(values.len() as f64 * INTERVAL), last.1));
-        }
-        places
+    /// The same as steps: each value from the begin of its interval to the end.
+    fn steps(&self, values: &[f64]) -> Vec<(f64, f64)> {
+        let ends = |(index, value): (usize, &f64)| {
+            let at = |index: usize| (self.x.at(index as f64 * INTERVAL), self.y.at(*value));
+            [at(index), at(index + 1)]
+        };
+        values.iter().enumerate().flat_map(ends).collect()
     }
 }
 
@@ -157,7 +156,7 @@ fn requests(run: &Performance, axes: &Axes, x: Scale) -> String {
         layer("failed", "errors", Fate::Failed, None),
     ];
     let offered = series::per_second(&run.samples, axes.seconds, |_| true);
-    let outline = format!("<path class=\"offered\" d=\"{}\"/>", path(&frame.edge(&offered)));
+    let outline = format!("<path class=\"offered\" d=\"{}\"/>", path(&frame.steps(&offered)));
     text("muted", 0.0, REQUESTS.0 - 12.0, "requests/s")
         + &grid(&ticks, &frame.y, |value| value.to_string())
         + &stack(&layers, &frame)
@@ -218,14 +217,14 @@ fn runs(values: &[Option<f64>]) -> Vec<(usize, Vec<f64>)> {
 }
 
 fn breaker(run: &Performance, x: &Scale) -> String {
-    let caption = text("muted", 0.0, BREAKER.0 - 10.0, "circuit breaker (pale: half-open)");
+    let caption = |words| text("muted", 0.0, BREAKER.0 - 10.0, words);
     if run.breaker.is_empty() {
-        return caption
+        return caption("circuit breaker")
             + &rectangle("none", (LEFT, RIGHT), BREAKER)
             + &text("middle muted", (LEFT + RIGHT) / 2.0, BREAKER.1 - 4.5, "none");
     }
     let end = run.breaker.last().map_or(0.0, |(at, _)| at.as_secs_f64());
-    let mut svg = caption;
+    let mut svg = caption("circuit breaker (dark: open, pale: half-open)");
     let mut rest = run.breaker.as_slice();
     while let Some(((at, state), _)) = rest.split_first() {
         let same = rest.iter().take_while(|(_, other)| other == state).count();
