@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_name_stands_where_the_band_is_highest_over_its_width() {
         let (low, high) = band(&[5.0, 16.0, 16.0, 16.0, 20.0, 20.0, 20.0, 20.0, 5.0]);
-        assert_eq!(room_for("abc", &low, &high), Some((55.0, 85.0)));
+        assert_eq!(room_for("abc", &low, &high), Some((55.0, 90.0)));
     }
 
     #[test]
