@@ -1,19 +1,8 @@
 //! One request's life over all policies, on several simulated workers.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
-
-mod requests;
-mod workers;
-
+use super::workers::{Answer, SECOND, Workers};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
-use workers::{Answer, SECOND, Workers};
 
 const GOOD: &str = "admitted";
 
