@@ -71,7 +71,7 @@ impl std::error::Error for Errors {}
 /// Where the walk stands and what it has found wrong so far.
 pub(super) struct Context {
     path: String,
-    /// With the place in the document, to sort by: fields are read in the reader's order, not the writer's.
+    /// With the place in the document, in that order: fields are read in the reader's order, not the writer's.
     found: Vec<(u32, Error)>,
     more: usize,
     pub unsupported: &'static [super::unsupported::Entry],
@@ -84,30 +84,31 @@ impl Context {
 
     /// Runs `read` one step further down.
     pub fn within<T>(&mut self, step: Step<'_>, read: impl FnOnce(&mut Self) -> T) -> T {
-        let length = self.path.len();
-        step.push_to(&mut self.path);
+        let length = step.push_to(&mut self.path);
         let value = read(self);
         self.path.truncate(length);
         value
     }
 
     /// Reports that the node here, `node`, is wrong.
+    #[inline(never)]
     pub fn error(&mut self, node: &Node, message: String) {
-        if self.found.len() < MAX_ERRORS {
-            self.found.push((node.order, Error { path: shown_path(&self.path), message }));
-        } else {
+        // After what was already said of the same place.
+        let at = self.found.partition_point(|(order, _)| *order <= node.order);
+        self.found.insert(at, (node.order, Error { path: shown_path(&self.path), message }));
+        if self.found.len() > MAX_ERRORS {
+            self.found.truncate(MAX_ERRORS);
             self.more = self.more.saturating_add(1);
         }
     }
 
     /// Reports `expected {what}, got {node}`.
+    #[inline(never)]
     pub fn expected(&mut self, node: &Node, what: &str) {
         self.error(node, ["expected ", what, ", got ", &describe(node)].concat());
     }
 
-    pub fn finish<T>(mut self, value: Option<T>) -> Result<T, Errors> {
-        // Stable: what is said of one place stays in the order it was found.
-        self.found.sort_by_key(|(order, _)| *order);
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Errors> {
         match value {
             Some(value) if self.found.is_empty() => Ok(value),
             _ => Err(Errors { list: self.found.into_iter().map(|(_, error)| error).collect(), more: self.more }),
@@ -123,7 +124,11 @@ pub(super) enum Step<'a> {
 }
 
 impl Step<'_> {
-    pub fn push_to(self, path: &mut String) {
+    /// Adds the step and returns how long the path was.
+    // Not inlined: there is a call for every field of a configuration, and the module is paid for by the byte.
+    #[inline(never)]
+    pub fn push_to(self, path: &mut String) -> usize {
+        let length = path.len();
         match self {
             Step::Item(index) => {
                 path.push('[');
@@ -142,6 +147,7 @@ impl Step<'_> {
                 path.push(']');
             }
         }
+        length
     }
 }
 
@@ -186,11 +192,30 @@ pub(super) fn describe(node: &Node) -> String {
     }
 }
 
+/// The largest number shown in full, and how finely: the formatting of the standard library, which can do more, would
+/// be a tenth of this module's reader.
+const SHOWN_WHOLE: f64 = 1e15;
+const SHOWN_PARTS: f64 = 1e6;
+
 fn number(value: f64) -> String {
-    let text = format!("{value:?}");
-    match text.strip_suffix(".0") {
-        Some(whole) => whole.to_owned(),
-        None => text,
+    let size = value.abs();
+    if value.is_nan() {
+        return "no number".to_owned();
+    }
+    if size > SHOWN_WHOLE {
+        return if value > 0.0 { "more than 10^15" } else { "less than -10^15" }.to_owned();
+    }
+    if size > 0.0 && size * SHOWN_PARTS < 1.0 {
+        return "nearly 0".to_owned();
+    }
+    let parts = (size.fract() * SHOWN_PARTS).round() as u64;
+    // A fraction that rounds up to one whole.
+    let whole = (size as u64).saturating_add(u64::from(parts == SHOWN_PARTS as u64));
+    let sign = if value < 0.0 { "-" } else { "" };
+    let fraction = (parts + SHOWN_PARTS as u64).to_string();
+    match fraction.get(1..).unwrap_or_default().trim_end_matches('0') {
+        "" => [sign, &whole.to_string()].concat(),
+        fraction => [sign, &whole.to_string(), ".", fraction].concat(),
     }
 }
 

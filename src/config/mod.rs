@@ -1,8 +1,8 @@
 //! JSON in, a validated [`Config`] out: every error of a configuration at once, each with its JSON path.
 //!
-//! Two steps. [`node`] holds the document as a tree that keeps order and duplicate keys; [`json`] and [`protobuf`] build
-//! it from the two forms a proxy hands over, both with a bound on depth. [`read`](mod@read) then walks the tree, one file
-//! for each part of a configuration, and never stops at the first error.
+//! Two steps. `json` and `protobuf` turn the two forms a proxy hands over into one tree, `node`, that keeps order and
+//! duplicate keys; both bound the depth. `read` then walks the tree, one file for each part of a configuration, and never
+//! stops at the first error.
 
 mod document;
 mod error;

@@ -61,8 +61,7 @@ impl Parser {
         step: super::error::Step<'_>,
         parse: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        let length = self.path.len();
-        step.push_to(&mut self.path);
+        let length = step.push_to(&mut self.path);
         let value = parse(self)?;
         self.path.truncate(length);
         Ok(value)

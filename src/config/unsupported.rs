@@ -31,20 +31,9 @@ const fn entry(schema: &'static str, field: &'static str, when: When) -> Entry {
 const FIXED: &str = "; give {\"algorithm\": \"fixed\", \"limit\": 100}";
 
 pub(super) const UNSUPPORTED: &[Entry] = &[
-    entry("rate_limit", "algorithm", When::Is("sliding_window")),
-    entry("rate_limit", "algorithm", When::Is("fixed_window")),
-    entry("rate_limit", "overrides", When::Given),
+    entry("request_limits", "max_body_bytes", When::Given),
     entry("rate_limit", "charge_response", When::Given),
     entry("rate_limit", "pace", When::Given),
-    entry("cost", "header", When::Given),
-    entry("circuit_breaker", "slow_call_duration", When::Given),
-    entry("circuit_breaker", "slow_call_rate_threshold", When::Given),
-    entry("circuit_breaker", "consecutive_failures", When::Given),
-    entry("circuit_breaker", "recovery", When::Given),
-    entry("circuit_breaker", "honor_retry_after", When::Given),
-    entry("circuit_breaker", "state", When::Is("forced_open")),
-    entry("circuit_breaker", "state", When::Is("disabled")),
-    entry("window", "type", When::Is("count")),
     Entry { schema: "load_shedding", field: "limit", when: When::Absent, instead: FIXED },
     Entry { schema: "limit", field: "algorithm", when: When::Absent, instead: FIXED },
     Entry { schema: "limit", field: "algorithm", when: When::Is("adaptive"), instead: FIXED },

@@ -40,7 +40,7 @@ pub enum Decision {
 pub(super) struct Applied {
     pub policy: usize,
     /// Set once the policy has refused and was not carried out.
-    pub refused: Option<Reason>,
+    pub refused: Option<Refusal>,
 }
 
 /// A control's refusal, before it is known whether it is carried out.
@@ -103,10 +103,14 @@ impl Engine {
                         env.metrics.add(id, 1);
                     }
                 }
-                Some(reason) => {
+                Some(Refusal { reason, limit, wait, .. }) => {
                     let label = format!("shadow_{}", reason.label());
                     env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, &label], 1);
-                    shadow.get_or_insert_with(|| format!("{label};policy={}", policy.name));
+                    shadow.get_or_insert_with(|| {
+                        let rejection = Rejection { policy: applied.policy, reason, limit, wait };
+                        let limit = limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str());
+                        format!("shadow_{}", reason_line(policy, &rejection, limit))
+                    });
                 }
             }
         }
@@ -152,7 +156,7 @@ impl Engine {
             let Ok(mut breakers) = breaker.breakers.try_borrow_mut() else { continue };
             // Half of the hash is enough to tell a few hundred keys apart.
             let hash = hash(env.hash_key, &self.work.key) as u64;
-            let slot = breakers.slot(env.share, hash, &self.work.key.label());
+            let slot = breakers.slot(env.share, hash, &self.work.key);
             let answer = breakers.acquire(env.share, slot, env.now, env.random);
             super::settle::report(&policy.name, &mut breakers, env);
             match answer {
@@ -177,6 +181,7 @@ impl Engine {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(concurrency) = &mut policy.concurrency else { continue };
             if let Some(place) = concurrency.acquire(env.share) {
+                policy.count_inflight(1, env);
                 permit.held.push(Held { policy: applied.policy, what: What::Place(place) });
                 continue;
             }
@@ -199,7 +204,7 @@ impl Engine {
         if self.enforced(at, env) {
             self.reject(at, refusal, permit, env)
         } else {
-            self.drop_policy(at, refusal.reason, permit, env);
+            self.drop_policy(at, refusal, permit, env);
             None
         }
     }
@@ -210,9 +215,9 @@ impl Engine {
     }
 
     /// The policy has refused and is not heeded: what it granted is given back, the others go on.
-    pub(super) fn drop_policy(&mut self, at: usize, reason: Reason, permit: &mut Permit, env: &mut Env<'_>) {
+    pub(super) fn drop_policy(&mut self, at: usize, refusal: Refusal, permit: &mut Permit, env: &mut Env<'_>) {
         let Some(applied) = self.work.applied.get_mut(at) else { return };
-        applied.refused = Some(reason);
+        applied.refused = Some(refusal);
         let policy = applied.policy;
         self.give_back(permit, Some(policy), env);
     }

@@ -106,6 +106,9 @@ impl Engine {
             let share = share_of(&rate.settings, env);
             match rate.limiter.charge(share, charge.key, charge.quota, charge.cost, env.now) {
                 Ok(charged) => {
+                    if charged.failed() {
+                        env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
+                    }
                     if charged.budget.overflow {
                         env.stats.add(env.metrics, stats::RATE_LIMIT_OVERFLOW, &[&policy.name, &rate.name], 1);
                     }
@@ -185,7 +188,7 @@ impl Engine {
                     _ => Some((at, refusal)),
                 };
             } else {
-                self.drop_policy(at, refusal.reason, permit, env);
+                self.drop_policy(at, refusal, permit, env);
             }
         }
         let (at, refusal) = first?;

@@ -20,7 +20,7 @@ pub trait Stream {
     /// Envoy's `response.flags`; 0 where the host has none. Only at the stream's end.
     fn flags(&self) -> u64;
     /// Whether the upstream, and not the proxy or another filter, wrote the response. Only at the stream's end.
-    fn from_upstream(&self) -> bool;
+    fn written_by_upstream(&self) -> bool;
 }
 
 /// Longer than any breaker stays open: a larger `Retry-After` says the same.
@@ -99,6 +99,7 @@ impl Engine {
                 What::Place(place) => {
                     if let Some(concurrency) = &mut policy.concurrency {
                         concurrency.release(env.share, place);
+                        policy.count_inflight(-1, env);
                     }
                 }
                 What::Breaker(granted) => {
@@ -133,12 +134,15 @@ impl Engine {
                 What::Charge { limit, charged, .. } => {
                     if let Some(rate) = policy.rates.get_mut(limit) {
                         let share = super::compile::share_of(&rate.settings, env);
-                        rate.limiter.refund(share, charged, env.now);
+                        if !rate.limiter.refund(share, charged, env.now) {
+                            env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
+                        }
                     }
                 }
                 What::Place(place) => {
                     if let Some(concurrency) = &mut policy.concurrency {
                         concurrency.release(env.share, place);
+                        policy.count_inflight(-1, env);
                     }
                 }
                 What::Breaker(granted) => {
@@ -174,7 +178,7 @@ impl Permit {
             status,
             grpc_status,
             flags: stream.flags(),
-            from_upstream: good || stream.from_upstream(),
+            from_upstream: good || stream.written_by_upstream(),
             rejected_downstream: self.answer.rejected_downstream,
         }
     }

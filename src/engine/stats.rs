@@ -52,6 +52,10 @@ stats! {
         "Requests in flight, over all workers.";
     RATE_LIMIT_OVERFLOW: Counter "tidegate_rate_limit_overflow_total" ["policy", "limit"]
         "Requests counted in the shared overflow bucket because the limit tracks its maximum of keys.";
+    BUILD_INFO: Gauge "tidegate_build_info" ["version"]
+        "Always 1; the label is the plugin's version.";
+    INTERNAL: Gauge "tidegate_internal" ["cell"]
+        "Numbers the workers share that are no stats; their names may change.";
     CONFIG_UPDATES: Counter "tidegate_config_updates_total" ["result"]
         "Configurations received, by result: accepted or rejected.";
     ERRORS: Counter "tidegate_errors_total" ["kind"]

@@ -19,7 +19,7 @@ impl Log for HostLog {
             Level::Warn => 3,
             Level::Error => 4,
         };
-        abi::log(level, &format!("tidegate: {}", record.args()));
+        abi::log(level, &record.args().to_string());
     }
 
     fn flush(&self) {}

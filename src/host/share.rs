@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use crate::engine::stats::{self, full_name};
 use crate::share::{Cell, Pages, ShareError, SharedState, Version};
 
 use super::abi::{self, HostError, MetricKind};
@@ -26,15 +27,15 @@ struct Rows {
 const INDEX_BYTES: usize = 4;
 
 impl HostShare {
-    /// Whether the host keeps numbers and pages at all: asked once, by writing and reading back.
+    /// Whether the host keeps numbers and pages at all: asked once, by writing and reading back. The number is the gauge
+    /// that tells the plugin's version.
     pub fn works() -> bool {
         let probe = Self::default();
-        let Ok(cell) = probe.cell("tidegate_probe") else { return false };
-        probe.add(cell, 1);
-        let counted = probe.read(cell) >= 1;
-        probe.add(cell, -1);
+        let name = full_name(stats::BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
+        let counts = abi::define_metric(MetricKind::Gauge, &name)
+            .and_then(|id| abi::record_metric(id, 1).and_then(|()| abi::get_metric(id)));
         let Ok(pages) = probe.pages("probe", 1, &[7]) else { return false };
-        counted && probe.load(pages, 0, &mut [0]).is_ok()
+        counts == Ok(1) && probe.load(pages, 0, &mut [0]).is_ok()
     }
 
     fn with_key<T>(
@@ -65,7 +66,11 @@ impl SharedState for HostShare {
         if let Some(&cell) = cells.get(name) {
             return Ok(cell);
         }
-        let cell = Cell(abi::define_metric(MetricKind::Gauge, name).map_err(share_error)?);
+        // A number is a gauge, and so appears among the proxy's stats. Those that mean something to people have a stat's
+        // name; the others go under one.
+        let internal = full_name(stats::INTERNAL, &[name]);
+        let shown = if name.starts_with("tidegate_") { name } else { &internal };
+        let cell = Cell(abi::define_metric(MetricKind::Gauge, shown).map_err(share_error)?);
         cells.insert(name.to_owned(), cell);
         Ok(cell)
     }

@@ -4,7 +4,7 @@
 //! `x-forwarded-for` was written by the n-th hop, everything left of the trusted ones is whatever the client sent.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Request;
 use crate::config::ClientIp;
@@ -28,22 +28,10 @@ fn forwarded<'a>(request: &Request<'a>, hops: usize) -> Option<&'a [u8]> {
 /// an IPv6 one is the IPv4 address, so that a client has one key whatever socket it arrived on.
 fn parse(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
-    let (host, port) = match text.strip_prefix('[') {
-        Some(bracketed) => {
-            let (host, rest) = bracketed.split_once(']')?;
-            // Only IPv6 is written in brackets.
-            (IpAddr::V6(host.parse().ok()?), rest)
-        }
-        None => match text.find(|c: char| c != '.' && !c.is_ascii_digit()) {
-            Some(end) if text.get(end..)?.starts_with(':') && end > 0 && text.get(..end)?.contains('.') => {
-                let (host, port) = text.split_at_checked(end)?;
-                (IpAddr::V4(host.parse().ok()?), port)
-            }
-            _ => (text.parse().ok()?, ""),
-        },
-    };
-    let port_is_sound = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
-    port_is_sound.then(|| host.to_canonical())
+    let bare = || text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    bare().or_else(with_port).or_else(bracketed).map(|address| address.to_canonical())
 }
 
 /// Clears the bits beyond the prefix. A prefix beyond the address' own width keeps all of it.

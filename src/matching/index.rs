@@ -14,6 +14,10 @@
 //! - A header or parameter with any other pattern is placed by its name, which it needs to be there.
 //! - Route and cluster cost a host call, so they are a place only where nothing else is nearly as good, and are asked
 //!   for only if a policy placed by them could still match.
+//!
+//! Measured natively on a request of 12 headers, reading the header map included: with 200 policies, each with its own
+//! host, wildcard host, path, prefix, template, header value or cluster, a search takes 0.9 to 1.1 times what it takes
+//! with 2, that is 80 to 130 ns (`benches/matching.rs`).
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
@@ -24,7 +28,8 @@ use super::place::{Fnv, HOST_CALL, Hashed, Kind, Place, length_bit, options};
 use super::{Matcher, Request};
 use crate::config::Match;
 
-/// All matches of a configuration, found by what a request shows.
+/// All matches of a configuration, found by what a request shows. It keeps notes of the search under way in cells, so
+/// each thread has its own.
 #[derive(Debug)]
 pub struct Index {
     matchers: Box<[Matcher]>,
@@ -187,8 +192,8 @@ impl Search<'_, '_> {
             if host.len().saturating_sub(position) > longest {
                 return;
             }
-            // The leading dot of a name with an empty label has nothing before it to be below.
             running = running.byte(byte.to_ascii_lowercase());
+            // A dot with nothing before it leaves no name to be below.
             if *byte == b'.' && position > 0 {
                 self.look_up(running.finish(Kind::HostBelow));
             }
@@ -227,10 +232,10 @@ impl Search<'_, '_> {
     /// asking: beyond that the host call is the cheaper answer.
     fn by_fact<'f>(&mut self, placed: &[u32], kind: Kind, ask: impl FnOnce() -> Option<&'f [u8]>) {
         let may_match = |policy: &u32| self.matcher(*policy).is_some_and(|m| m.matches_message(self.request));
-        if placed.len() > HOST_CALL || placed.iter().any(may_match) {
-            if let Some(name) = ask() {
-                self.look_up(Fnv::default().bytes(name).finish(kind));
-            }
+        if (placed.len() > HOST_CALL || placed.iter().any(may_match))
+            && let Some(name) = ask()
+        {
+            self.look_up(Fnv::default().bytes(name).finish(kind));
         }
     }
 }

@@ -6,12 +6,14 @@
 //! # Labels
 //!
 //! In the name of a stat a key is its components joined by `|`. Whatever is not printable ASCII, or means something to
-//! those who read stat names (`.` `|` `%` `~` quotes, backslash), becomes `%XX`. What would be longer than 64 bytes is
+//! those who read stat names (`|` `%` `~` quotes, backslash, and a dot at the start or the end of a component, since
+//! proxies trim dots), becomes `%XX`. What would be longer than 64 bytes is
 //! cut and ends in `~` and sixteen hexadecimal digits that depend on the whole key, so that distinct keys stay tellable.
 
 use super::fields::{Decoded, cookie, parameter, segments};
 use super::{Request, address, label};
 use crate::config::{Attribute, ClientIp, KeySource};
+use std::fmt;
 
 /// Extracts the key of a request.
 #[derive(Debug)]
@@ -112,6 +114,13 @@ const LENGTH: usize = size_of::<u32>();
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyBuf {
     bytes: Vec<u8>,
+}
+
+/// As its [`label`](KeyBuf::label).
+impl fmt::Display for KeyBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label())
+    }
 }
 
 impl Default for KeyBuf {

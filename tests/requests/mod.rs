@@ -1,4 +1,5 @@
 //! Requests as a host would hand them over.
+#![allow(clippy::unwrap_used, reason = "a failing benchmark or test may panic")]
 
 use std::cell::Cell;
 

@@ -24,6 +24,7 @@ pub(super) struct Fields<'n> {
 
 impl<'n> Fields<'n> {
     /// Reports a node that is no object, fields that the schema does not have, and what this build does not support.
+    #[inline(never)]
     pub fn open(cx: &mut Context, node: &'n Node, schema: &'static Schema) -> Option<Self> {
         let Kind::Object(list) = &node.kind else {
             cx.expected(node, "an object");
@@ -50,6 +51,7 @@ impl<'n> Fields<'n> {
     }
 
     /// The first field of this name.
+    #[inline(never)]
     pub fn get(&self, name: &str) -> Option<&'n Node> {
         debug_assert!(self.schema.fields.contains(&name), "{} has no field {name}", self.schema.name);
         self.list.iter().find(|(key, _)| key == name).map(|(_, value)| value)
@@ -98,12 +100,14 @@ impl<'n> Fields<'n> {
     }
 
     /// Reports an error of this field, also when it is absent.
+    #[inline(never)]
     pub fn error(&self, cx: &mut Context, name: &str, message: String) {
         let node = self.get(name).unwrap_or(self.node);
         cx.within(Step::Field(name), |cx| cx.error(node, message));
     }
 
     /// Reports each of these fields that is given although `why` says it does nothing.
+    #[inline(never)]
     pub fn no_effect(&self, cx: &mut Context, names: &[&str], why: &str) -> Option<()> {
         let mut good = Some(());
         for name in names.iter().filter(|name| self.has(name)) {
@@ -114,11 +118,13 @@ impl<'n> Fields<'n> {
     }
 
     /// The one field of the object, where exactly one of `names` is to be given.
+    #[inline(never)]
     pub fn only(&self, cx: &mut Context, names: &[&'static str]) -> Option<(&'static str, &'n Node)> {
         let mut given = names.iter().filter_map(|name| self.get(name).map(|node| (*name, node)));
         match (given.next(), given.next()) {
             (Some(field), None) => Some(field),
-            (None, _) if !self.list.is_empty() => None, // Unknown fields, already reported.
+            // One of them misspelt, most likely, and already reported.
+            (None, _) if self.list.iter().any(|(name, _)| !self.schema.fields.contains(&name.as_str())) => None,
             _ => {
                 cx.error(self.node, ["expected exactly one of ", &names.join(", ")].concat());
                 None
@@ -131,7 +137,7 @@ fn unknown(name: &str, schema: &Schema) -> String {
     let known = schema.fields;
     match suggest::nearest(name, known.iter().copied()) {
         Some(near) => ["unknown field; did you mean ", &quote(near), "?"].concat(),
-        None => ["unknown field; a ", schema.name, " has ", &known.join(", ")].concat(),
+        None => ["unknown field; known here: ", &known.join(", ")].concat(),
     }
 }
 
@@ -151,6 +157,7 @@ pub(super) fn list<T>(
     (values.len() == items.len()).then_some(values)
 }
 
+#[inline(never)]
 fn items<'n>(cx: &mut Context, node: &'n Node, min: usize, max: usize) -> Option<&'n [Node]> {
     let Kind::List(items) = &node.kind else {
         cx.expected(node, "a list");

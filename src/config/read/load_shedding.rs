@@ -113,17 +113,26 @@ fn priority(cx: &mut Context, node: &Node) -> Option<Priority> {
     });
     let default = fields.maybe(cx, "default", value::name);
     let (levels, default) = (levels?, default?);
-    // Nothing said: the least important one.
-    let Some(name) = default else {
-        return Some(Priority { default: levels.len().saturating_sub(1), levels });
+    let default = match default {
+        // Nothing said: the least important one.
+        None => levels.len().saturating_sub(1),
+        Some(name) => match levels.iter().position(|level| level.name == name) {
+            Some(index) => index,
+            None => {
+                let names: Vec<String> = levels.iter().map(|level| quote(&level.name)).collect();
+                let what = ["expected the name of a level, one of ", &names.join(", "), ", got ", &quote(&name)];
+                fields.error(cx, "default", what.concat());
+                return None;
+            }
+        },
     };
-    let Some(index) = levels.iter().position(|level| level.name == name) else {
-        let names: Vec<String> = levels.iter().map(|level| quote(&level.name)).collect();
-        let message = ["expected the name of a level, one of ", &names.join(", "), ", got ", &quote(&name)].concat();
-        fields.error(cx, "default", message);
+    let unused = levels.iter().enumerate().position(|(index, level)| index != default && level.matches.is_none());
+    if let Some(index) = unused {
+        let message = format!("level {} needs a match: without one only the default level is ever used", index);
+        fields.error(cx, "levels", message);
         return None;
-    };
-    Some(Priority { levels, default: index })
+    }
+    Some(Priority { levels, default })
 }
 
 fn level(cx: &mut Context, node: &Node) -> Option<Level> {

@@ -11,6 +11,7 @@ use super::super::suggest;
 pub(super) const MAX_COUNT: u64 = 1_000_000_000;
 
 /// A whole number within bounds. `100.0` is one too: a Struct has no other numbers.
+#[inline(never)]
 pub(super) fn whole(cx: &mut Context, node: &Node, min: u64, max: u64) -> Option<u64> {
     if let Kind::Number(number) = node.kind
         && number.fract() == 0.0
@@ -24,16 +25,19 @@ pub(super) fn whole(cx: &mut Context, node: &Node, min: u64, max: u64) -> Option
 }
 
 /// A whole number within bounds of 32 bits.
+#[inline(never)]
 pub(super) fn count(cx: &mut Context, node: &Node, min: u32, max: u32) -> Option<u32> {
     whole(cx, node, u64::from(min), u64::from(max)).and_then(|number| u32::try_from(number).ok())
 }
 
 /// A whole number within bounds of 8 bits.
+#[inline(never)]
 pub(super) fn byte(cx: &mut Context, node: &Node, max: u8) -> Option<u8> {
     whole(cx, node, 0, u64::from(max)).and_then(|number| u8::try_from(number).ok())
 }
 
 /// 0 to 100 percent, rounded to a hundredth.
+#[inline(never)]
 pub(super) fn percent(cx: &mut Context, node: &Node) -> Option<BasisPoints> {
     match node.kind {
         Kind::Number(number) if (0.0..=100.0).contains(&number) => {
@@ -52,6 +56,7 @@ pub(super) fn percent(cx: &mut Context, node: &Node) -> Option<BasisPoints> {
 }
 
 /// As [`percent`], where 0 would mean nothing.
+#[inline(never)]
 pub(super) fn positive_percent(cx: &mut Context, node: &Node) -> Option<BasisPoints> {
     match node.kind {
         Kind::Number(0.0) => {
@@ -62,6 +67,7 @@ pub(super) fn positive_percent(cx: &mut Context, node: &Node) -> Option<BasisPoi
     }
 }
 
+#[inline(never)]
 pub(super) fn boolean(cx: &mut Context, node: &Node) -> Option<bool> {
     match node.kind {
         Kind::Bool(value) => Some(value),
@@ -73,6 +79,7 @@ pub(super) fn boolean(cx: &mut Context, node: &Node) -> Option<bool> {
 }
 
 /// A string of `min` to `max` bytes.
+#[inline(never)]
 pub(super) fn text(cx: &mut Context, node: &Node, min: usize, max: usize) -> Option<String> {
     let Kind::String(text) = &node.kind else {
         cx.expected(node, "a string");
@@ -90,6 +97,7 @@ pub(super) fn text(cx: &mut Context, node: &Node, min: usize, max: usize) -> Opt
 }
 
 /// A string that `valid` accepts; `what` describes those.
+#[inline(never)]
 pub(super) fn checked(cx: &mut Context, node: &Node, what: &str, valid: fn(&str) -> bool) -> Option<String> {
     match &node.kind {
         Kind::String(text) if valid(text) => Some(text.clone()),
@@ -115,6 +123,7 @@ pub(super) fn one_of<T: Copy>(cx: &mut Context, node: &Node, choices: &[(&str, T
 }
 
 /// Reports a node that is none of these words.
+#[inline(never)]
 pub(super) fn not_one_of(cx: &mut Context, node: &Node, names: &[&str]) {
     let mut what = String::new();
     for (index, name) in names.iter().enumerate() {
@@ -129,6 +138,7 @@ pub(super) fn not_one_of(cx: &mut Context, node: &Node, names: &[&str]) {
 }
 
 /// A name of a policy, a limit or a level: it becomes part of stats and headers.
+#[inline(never)]
 pub(super) fn name(cx: &mut Context, node: &Node) -> Option<String> {
     checked(cx, node, "a name of 1 to 64 of a-z, 0-9, \"_\" and \"-\"", |text| {
         (1..=64).contains(&text.len())
@@ -142,12 +152,14 @@ pub(super) fn is_token(text: &str) -> bool {
 }
 
 /// The name of a header, in lower case.
+#[inline(never)]
 pub(super) fn header_name(cx: &mut Context, node: &Node) -> Option<String> {
     checked(cx, node, "the name of a header", |text| is_token(text) && text.len() <= 256)
         .map(|name| name.to_ascii_lowercase())
 }
 
 /// The value of a header: no control characters, no blanks around it.
+#[inline(never)]
 pub(super) fn header_value(cx: &mut Context, node: &Node) -> Option<String> {
     checked(cx, node, "a header value without control characters or blanks around it", |text| {
         text.trim_ascii() == text && text.len() <= 8192 && !text.bytes().any(|b| b < b' ' && b != b'\t' || b == 0x7f)
@@ -161,6 +173,7 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// A duration within bounds.
+#[inline(never)]
 pub(super) fn duration(cx: &mut Context, node: &Node, min: Duration, max: Duration) -> Option<Duration> {
     let parsed = match &node.kind {
         Kind::String(text) => parse_duration(text),
@@ -177,6 +190,7 @@ pub(super) fn duration(cx: &mut Context, node: &Node, min: Duration, max: Durati
 }
 
 /// A duration as it would be written.
+#[inline(never)]
 pub(super) fn show(duration: Duration) -> String {
     let ms = duration.as_millis();
     let (unit, suffix) = match ms {
@@ -197,7 +211,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
     // 10^9 units of at most an hour, times 10^9 for the fraction, is far within 128 bits.
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok().filter(|length| *length <= 9)?);
     let units = u128::from(digits(whole, 9)?) * scale + u128::from(digits(fraction, 9)?);
-    Some(Duration::from_nanos(u64::try_from(units * nanos / scale).ok()?))
+    // Saturates at 584 years, which is beyond every bound as well.
+    Some(Duration::from_nanos(u64::try_from(units * nanos / scale).unwrap_or(u64::MAX)))
 }
 
 /// A number of 1 to `most` digits and nothing else.
@@ -207,6 +222,7 @@ fn digits(text: &str, most: usize) -> Option<u64> {
 }
 
 /// A rate.
+#[inline(never)]
 pub(super) fn rate(cx: &mut Context, node: &Node) -> Option<Rate> {
     let parsed = match &node.kind {
         Kind::String(text) => parse_rate(text),

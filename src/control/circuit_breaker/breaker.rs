@@ -60,12 +60,14 @@ impl TotalCells {
         Totals { ok: total(share, self.ok), failed: total(share, self.failed), slow: total(share, self.slow) }
     }
 
-    /// What is in the window. Other workers add while this one reads: what counts against the upstream is read before
-    /// what it is divided by, so that a rate is never above the true one. What was missed, its own worker judges.
-    fn window(&self, share: &dyn SharedState, base: Totals) -> Counts {
-        let bad = Totals { ok: 0, failed: total(share, self.failed), slow: total(share, self.slow) }.since(base);
-        let all = Totals { ok: total(share, self.ok), failed: total(share, self.failed), slow: 0 }.since(base);
-        Counts { calls: all.calls, failures: bad.failures.min(all.calls), slow: bad.slow.min(all.calls) }
+    /// What is in the window; `None` when the totals were reset from outside since it began. Other workers add while
+    /// this one reads: what counts against the upstream is read before what it is divided by, so that a rate is never
+    /// above the true one. What was missed, its own worker judges.
+    fn window(&self, share: &dyn SharedState, base: Totals) -> Option<Counts> {
+        let (failed, slow) = (total(share, self.failed), total(share, self.slow));
+        let all = Totals { ok: total(share, self.ok), failed: total(share, self.failed), slow }.since(base)?;
+        let failures = failed.checked_sub(base.failed)?;
+        Some(Counts { failures: failures.min(all.calls), slow: all.slow.min(all.calls), ..all })
     }
 }
 
@@ -226,7 +228,9 @@ impl Breaker {
         if none(cells.failed, base.failed) && (!at.settings.judges_slow() || none(cells.slow, base.slow)) {
             return Ok(None);
         }
-        let counts = cells.window(at.share, base);
+        let Some(counts) = cells.window(at.share, base) else {
+            return Ok(self.update(at, |record, _| record.forget_calls(generation))?.1);
+        };
         let reason = judge(at.settings, counts);
         let runs = at.settings.consecutive_failures > 0 && ending.outcome.failed();
         let asked = at.settings.honor_retry_after && ending.outcome.retry_after().is_some();

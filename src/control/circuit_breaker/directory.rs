@@ -34,7 +34,8 @@ impl Directory {
     pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64) -> Result<SlotId, ShareError> {
         // Zero marks a free place. The key that hashes to it shares a breaker with the one that hashes to 1.
         let key_hash = key_hash.max(1);
-        for _ in 0..MAX_TRIES {
+        // Besides tries that lose against other workers, a worker that joins late has all pages to read.
+        for _ in 0..MAX_TRIES.saturating_add(self.max_keys / ENTRIES as u32) {
             if let Some(&slot) = self.known.get(&key_hash) {
                 return Ok(slot);
             }

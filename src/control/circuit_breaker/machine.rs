@@ -127,9 +127,10 @@ impl Record {
             Admission::Deny(denied) => return Err(denied),
             Admission::Ask => {}
         }
-        self.expire(settings, now, rng);
+        let expired = self.expire(settings, now, rng);
         if let Phase::Open(open) = &self.phase {
-            if now < open.until {
+            // Even where the open time is zero: one change at a time, so that each is reported.
+            if expired {
                 return Err(open.denial(now));
             }
             let half = open.probe();
@@ -141,14 +142,15 @@ impl Record {
         Ok(Grant::Probe { at: now })
     }
 
-    /// Opens again when a probe has been out for too long.
-    pub fn expire(&mut self, settings: &Settings, now: Nanos, rng: &mut dyn Random) {
-        if let Phase::HalfOpen(half) = &self.phase
-            && half.is_overdue(settings, now)
-        {
+    /// Opens again when a probe has been out for too long. Whether one had.
+    pub fn expire(&mut self, settings: &Settings, now: Nanos, rng: &mut dyn Random) -> bool {
+        let Phase::HalfOpen(half) = &self.phase else { return false };
+        let overdue = half.is_overdue(settings, now);
+        if overdue {
             let open = half.reopen(settings, TripReason::ProbeTimeout, None, now, rng);
             self.enter(Phase::Open(open));
         }
+        overdue
     }
 
     /// Gives the place of a probe back as though it had never been taken. Whether there was one.
@@ -164,7 +166,7 @@ impl Record {
         &mut self,
         settings: &Settings,
         probe: (u64, Nanos),
-        result: Ending,
+        ending: Ending,
         now: Nanos,
         rng: &mut dyn Random,
     ) {
@@ -178,13 +180,13 @@ impl Record {
         if !half.take(at) {
             return;
         }
-        if result.outcome.failed() || overdue {
-            let reason = if result.outcome.failed() { TripReason::ProbeFailed } else { TripReason::ProbeTimeout };
-            let open = half.reopen(settings, reason, result.outcome.retry_after(), now, rng);
+        if ending.outcome.failed() || overdue {
+            let reason = if ending.outcome.failed() { TripReason::ProbeFailed } else { TripReason::ProbeTimeout };
+            let open = half.reopen(settings, reason, ending.outcome.retry_after(), now, rng);
             return self.enter(Phase::Open(open));
         }
         half.good = half.good.saturating_add(1);
-        half.slow = half.slow.saturating_add(u32::from(result.slow));
+        half.slow = half.slow.saturating_add(u32::from(ending.slow));
         if half.good < settings.probes {
             return;
         }
@@ -201,6 +203,13 @@ impl Record {
         match &mut self.phase {
             Phase::Closed(closed) if self.generation == generation => Some(closed),
             _ => None,
+        }
+    }
+
+    /// Empties a window by time: the next call begins it anew.
+    pub fn forget_calls(&mut self, generation: u64) {
+        if let Some(Calls::Time(window)) = self.closed(generation).map(|closed| &mut closed.calls) {
+            *window = TimeWindow::default();
         }
     }
 

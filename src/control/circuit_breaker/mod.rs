@@ -41,6 +41,7 @@ mod state;
 mod window;
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 
 use self::breaker::{At, Breaker};
 use self::directory::Directory;
@@ -91,8 +92,9 @@ impl CircuitBreakers {
     }
 
     /// The breaker of a key, by the key's hash (keyed, so that nobody can choose two keys of one hash), allocated on
-    /// first sight. `label` names it to people from then on; make it short. A known key costs no host call.
-    pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: &str) -> SlotId {
+    /// first sight. `label` names it to people from then on, and is only written then; make it short. A
+    /// known key costs no host call.
+    pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: impl Display) -> SlotId {
         let Ok(slot) = self.directory.slot(share, key_hash) else {
             // Not the shared breaker: what this key's requests come to says nothing about the keys that share it.
             self.errors = self.errors.saturating_add(1);
@@ -103,8 +105,8 @@ impl CircuitBreakers {
             self.breakers.resize_with(at.saturating_add(1), || None);
         }
         if let Some(place @ None) = self.breakers.get_mut(at) {
-            let label = if slot.0 == self.settings.max_keys { OVERFLOW_LABEL } else { label };
-            match Breaker::open(&self.settings, share, (&self.name, self.pages), slot, label) {
+            let label = if slot.0 == self.settings.max_keys { OVERFLOW_LABEL.to_owned() } else { label.to_string() };
+            match Breaker::open(&self.settings, share, (&self.name, self.pages), slot, &label) {
                 Ok(breaker) => *place = Some(Box::new(breaker)),
                 Err(_) => self.errors = self.errors.saturating_add(1),
             }

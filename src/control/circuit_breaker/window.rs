@@ -17,15 +17,12 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// What was added since `base`. Saturating: a counter that was reset from outside would otherwise look like an
-    /// enormous burst of failures; so it looks like none until the reset has left the window.
-    pub fn since(self, base: Self) -> Counts {
-        let failures = self.failed.saturating_sub(base.failed);
-        Counts {
-            calls: self.ok.saturating_sub(base.ok).saturating_add(failures),
-            failures,
-            slow: self.slow.saturating_sub(base.slow),
-        }
+    /// What was added since `base`; `None` when that is more than there is. A difference that saturated or wrapped
+    /// instead would lose the successes and keep the failures: a false trip.
+    pub fn since(self, base: Self) -> Option<Counts> {
+        let failures = self.failed.checked_sub(base.failed)?;
+        let calls = self.ok.checked_sub(base.ok)?.saturating_add(failures);
+        Some(Counts { calls, failures, slow: self.slow.checked_sub(base.slow)? })
     }
 }
 

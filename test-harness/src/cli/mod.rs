@@ -6,13 +6,14 @@ mod parse;
 mod run;
 mod stop;
 mod upstream;
+mod validate;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Tidegate to look at and to try: a demonstration, an Envoy to play with, a sample upstream, an open-loop client.
+/// A demonstration, an Envoy to try Tidegate in, a check of configurations, a sample upstream and an open-loop client.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -25,7 +26,7 @@ enum Command {
     Demo(demo::Arguments),
     Upstream(upstream::Arguments),
     Load(load::Arguments),
-    Run(run::Arguments),
+/// A demonstration, an Envoy to try Tidegate in, a check of configurations, a sample upstream and an open-loop client.
 }
 
 impl Cli {
@@ -35,7 +36,7 @@ impl Cli {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,
-            Command::Run(arguments) => run::run(arguments).await,
+/// A demonstration, an Envoy to try Tidegate in, a check of configurations, a sample upstream and an open-loop client.
         }
     }
 }

@@ -197,7 +197,8 @@ impl Envoy {
         .await
     }
 
-    /// Delivers new listeners to an Envoy that watches for them, and waits until it has taken them.
+    /// Delivers new listeners to an Envoy that watches for them, and waits until it has taken them. An Envoy in a container
+    /// sees only the modules it was started with.
     ///
     /// # Errors
     /// Envoy refused them (the last good ones stay), or was not started with [`Builder::dynamic_listeners`].
