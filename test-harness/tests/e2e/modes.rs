@@ -6,7 +6,7 @@ use tidegate_harness::client::{self, Call};
 use tidegate_harness::envoy::{Listener, Tidegate};
 use tidegate_harness::upstream::Behaviour;
 
-use crate::support::{Rig, SOON, until, volley, volley_beside, volley_http2};
+use crate::support::{Rig, SOON, count, crowd, until, volley, volley_beside};
 use crate::with_one_and_four_workers;
 
 with_one_and_four_workers!(
@@ -120,10 +120,11 @@ async fn a_percentage_of_rejections_is_enforced(workers: u32) {
     for (percent, least, most) in [(0, 0, 0), (50, 840, 1160), (100, 2000, 2000)] {
         let name = format!("p{percent}");
         let path = format!("/{name}");
-        let tally = volley_http2(rig.main(), sent, 8, move |_| Call::get(path.as_str())).await.tally();
+        let decisions = crowd(rig.main(), sent, move |_| Call::get(path.as_str())).await;
         // A half of 2000 has a standard deviation of 22.4: these bounds are more than seven of them away.
-        let rejected = tally.rejected_by(&name, "rate_limited");
-        assert!((least..=most).contains(&rejected), "{percent} %: {tally}");
+        let rejected = count(&decisions, "rate_limited");
+        assert_eq!(count(&decisions, "admitted") + rejected, sent);
+        assert!((least..=most).contains(&rejected), "{percent} %: {rejected} of {sent}");
         until(async || {
             let counted = [
                 rig.decisions(&name, "admitted").await,
