@@ -27,6 +27,9 @@ fn config(mode: &str) -> Value {
         {"name": named("rates"), "match": {"path": "/rates"}, "rate_limits": [{"name": "all", "rate": "1/h", "burst": 20}]},
         {"name": named("places"), "match": {"path": "/places"}, "load_shedding": {"limit": {"algorithm": "fixed", "limit": 5}}},
         {"name": named("breaker"), "match": {"path": "/breaker"}, "circuit_breaker": {"minimum_calls": 10, "open_duration": "60s"}},
+        {"name": named("joint"), "match": {"path": "/joint"},
+            "rate_limits": [{"name": "all", "rate": "1/h", "burst": 10}],
+            "load_shedding": {"limit": {"algorithm": "fixed", "limit": 2}}},
         {"name": named("bounds"), "match": {"path": "/bounds"}, "request_limits": {"max_path_bytes": 10}},
     ]})
 }
@@ -56,6 +59,22 @@ async fn shadow_counts_what_enforce_rejects_and_rejects_nothing(workers: u32) {
         let tally = held.await.unwrap().tally();
         assert_eq!(tally.rejections(), rejects(7), "{mode}: {tally}");
         check("places", "overloaded", 5, 7).await;
+
+        // One control's refusal costs the policy's others nothing, carried out or not.
+        let gate = Gate::new();
+        rig.upstream.always(Behaviour::respond(200).hold(&gate));
+        let held = volley_beside(at, 12, |_| Call::get("/joint"));
+        rig.upstream.wait_for_concurrent(12 - rejects(10), SOON).await.unwrap();
+        gate.open();
+        assert_eq!(held.await.unwrap().tally().rejections(), rejects(10), "{mode}");
+        if mode != "off" {
+            rig.wait_for_idle(&format!("{mode}-joint")).await;
+        }
+        for _ in 0..9 {
+            client::get(at, "/joint").await.unwrap();
+        }
+        check("joint", "overloaded", 10, 10).await;
+        check("joint", "rate_limited", 10, 1).await;
 
         rig.upstream.always(Behaviour::respond(503));
         for _ in 0..10 {
