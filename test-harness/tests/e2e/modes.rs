@@ -28,7 +28,7 @@ fn config(mode: &str) -> Value {
         {"name": named("places"), "match": {"path": "/places"}, "load_shedding": {"limit": {"algorithm": "fixed", "limit": 5}}},
         {"name": named("breaker"), "match": {"path": "/breaker"}, "circuit_breaker": {"minimum_calls": 10, "open_duration": "60s"}},
         {"name": named("joint"), "match": {"path": "/joint"},
-            "rate_limits": [{"name": "all", "rate": "1/h", "burst": 10}],
+            "rate_limits": [{"name": "all", "rate": "1/h", "burst": 20}],
             "load_shedding": {"limit": {"algorithm": "fixed", "limit": 2}}},
         {"name": named("bounds"), "match": {"path": "/bounds"}, "request_limits": {"max_path_bytes": 10}},
     ]})
@@ -70,11 +70,11 @@ async fn shadow_counts_what_enforce_rejects_and_rejects_nothing(workers: u32) {
         if mode != "off" {
             rig.wait_for_idle(&format!("{mode}-joint")).await;
         }
-        for _ in 0..9 {
+        for _ in 0..19 {
             client::get(at, "/joint").await.unwrap();
         }
-        check("joint", "overloaded", 10, 10).await;
-        check("joint", "rate_limited", 10, 1).await;
+        check("joint", "overloaded", 20, 10).await;
+        check("joint", "rate_limited", 20, 1).await;
 
         rig.upstream.always(Behaviour::respond(503));
         for _ in 0..10 {
