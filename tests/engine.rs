@@ -176,7 +176,7 @@ fn a_policy_in_shadow_counts_what_it_would_have_rejected_and_rejects_nothing() {
         let name = (turn % 7).to_string();
         enforce.serve(turn % 2, &client(&name), &ok());
         let line = shadow.serve(turn % 2, &client(&name), &ok());
-        assert!(line == GOOD || line == "shadow_rate_limited;policy=p", "{line}");
+        assert!(line == GOOD || line.starts_with("shadow_rate_limited;policy=p;limit="), "{line}");
     }
     let rejected = enforce.stat("tidegate_requests_total.policy.p.decision.rate_limited");
     assert_eq!(rejected, 50, "ten of sixty are within the limits");
@@ -192,13 +192,13 @@ fn a_breaker_in_shadow_judges_only_what_it_would_have_let_through() {
         assert_eq!(proxy.serve(0, &[], &bad()), GOOD);
     }
     for _ in 0..10 {
-        assert_eq!(proxy.serve(0, &[], &bad()), "shadow_circuit_open;policy=p");
+        assert_eq!(proxy.serve(0, &[], &bad()), "shadow_circuit_open;policy=p;trip=failure_rate");
     }
     proxy.advance(2 * SECOND);
     // Two probes are let through; the rest go on as shadows and their failures say nothing.
     assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
     let second = proxy.ask(0, &[]).expect("the second probe");
-    assert_eq!(proxy.serve(0, &[], &bad()), "shadow_circuit_open;policy=p");
+    assert_eq!(proxy.serve(0, &[], &bad()), "shadow_circuit_open;policy=p;trip=failure_rate");
     proxy.answer(second, &ok());
     assert_eq!(proxy.stat("tidegate_circuit_breaker_state.policy.p.key.backend"), 0);
 }
@@ -212,7 +212,7 @@ fn a_shadow_policy_that_refuses_drops_out_and_the_others_decide() {
             {"name": "wet", "rate_limits": [{"name": "b", "rate": "2/h"}]}]}"#,
     );
     assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
-    assert_eq!(proxy.serve(0, &[], &ok()), "shadow_rate_limited;policy=dry");
+    assert_eq!(proxy.serve(0, &[], &ok()), "shadow_rate_limited;policy=dry;limit=a");
     assert_eq!(proxy.serve(0, &[], &ok()), "rate_limited;policy=wet;limit=b");
     assert_eq!(proxy.stat("tidegate_requests_total.policy.wet.decision.admitted"), 2);
     assert_eq!(proxy.stat("tidegate_requests_total.policy.dry.decision.shadow_rate_limited"), 1);

@@ -1,7 +1,9 @@
 //! The command line.
 
+mod demo;
 mod load;
 mod parse;
+mod stop;
 mod upstream;
 mod validate;
 
@@ -20,6 +22,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Upstream(upstream::Arguments),
     Load(load::Arguments),
     Validate(validate::Arguments),
@@ -29,6 +32,7 @@ impl Cli {
     /// Runs the command; it fails, rather than errs, when the proxy did not answer some requests.
     pub(crate) async fn run(self) -> Result<ExitCode> {
         match self.command {
+            Command::Demo(arguments) => demo::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,
             Command::Validate(arguments) => validate::run(&arguments),
