@@ -40,7 +40,7 @@ pub enum Decision {
 pub(super) struct Applied {
     pub policy: usize,
     /// Set once the policy has refused and was not carried out.
-    pub refused: Option<Reason>,
+    pub refused: Option<Refusal>,
 }
 
 /// A control's refusal, before it is known whether it is carried out.
@@ -103,10 +103,14 @@ impl Engine {
                         env.metrics.add(id, 1);
                     }
                 }
-                Some(reason) => {
+                Some(Refusal { reason, limit, wait, .. }) => {
                     let label = format!("shadow_{}", reason.label());
                     env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, &label], 1);
-                    shadow.get_or_insert_with(|| format!("{label};policy={}", policy.name));
+                    shadow.get_or_insert_with(|| {
+                        let rejection = Rejection { policy: applied.policy, reason, limit, wait };
+                        let limit = limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str());
+                        format!("shadow_{}", reason_line(policy, &rejection, limit))
+                    });
                 }
             }
         }
@@ -199,7 +203,7 @@ impl Engine {
         if self.enforced(at, env) {
             self.reject(at, refusal, permit, env)
         } else {
-            self.drop_policy(at, refusal.reason, permit, env);
+            self.drop_policy(at, refusal, permit, env);
             None
         }
     }
@@ -210,9 +214,9 @@ impl Engine {
     }
 
     /// The policy has refused and is not heeded: what it granted is given back, the others go on.
-    pub(super) fn drop_policy(&mut self, at: usize, reason: Reason, permit: &mut Permit, env: &mut Env<'_>) {
+    pub(super) fn drop_policy(&mut self, at: usize, refusal: Refusal, permit: &mut Permit, env: &mut Env<'_>) {
         let Some(applied) = self.work.applied.get_mut(at) else { return };
-        applied.refused = Some(reason);
+        applied.refused = Some(refusal);
         let policy = applied.policy;
         self.give_back(permit, Some(policy), env);
     }

@@ -113,10 +113,9 @@ impl Plugin {
 
     fn build(&mut self, callback: &Callback, bytes: &[u8]) -> Result<Root, String> {
         let config = config::read(bytes).map_err(|errors| errors.to_string())?;
-        let scope = callback
-            .property(b"plugin_root_id")
-            .or_else(|| callback.property(b"plugin_name"))
-            .map_or_else(String::new, |name| String::from_utf8_lossy(name).into_owned());
+        // Both are empty unless the operator set them, and only together tell filters apart.
+        let named = |path: &[u8]| callback.property(path).map(String::from_utf8_lossy).unwrap_or_default();
+        let scope = format!("{}/{}", named(b"plugin_root_id"), named(b"plugin_name"));
         let previous = self.roots.values().find(|root| root.scope == scope).map(|root| Rc::clone(&root.engine));
         let borrowed = previous.as_ref().and_then(|engine| engine.try_borrow().ok());
         let engine = Engine::new(&config, borrowed.as_deref(), &scope, &mut self.world.env())?;
