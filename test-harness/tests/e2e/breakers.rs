@@ -170,17 +170,18 @@ fn troubled(builder: Builder, upstream: &Upstream, dead: &Upstream) -> Builder {
             "abort": {"header_abort": {}, "percentage": {"numerator": 100, "denominator": "HUNDRED"}}
         }
     });
-    let main = Listener::new("main")
-        .filter(Tidegate::new(&cases()).unwrap())
-        .filter(fault)
-        .route(Route::prefix("/dead", "dead"))
-        .route(Route::prefix("/nowhere", "nowhere"))
-        .route(Route::prefix("/timeout", "upstream").timeout("0.1s"))
-        .route(Route::prefix("/try-timeout", "upstream").raw(
-            json!({"route": {"retry_policy": {"retry_on": "5xx", "num_retries": 0, "per_try_timeout": "0.1s"}}}),
-        ))
-        .route(Route::respond("/direct", 503))
-        .route(Route::prefix("/", "upstream"));
+    let main =
+        Listener::new("main")
+            .filter(Tidegate::new(&cases()).unwrap())
+            .filter(fault)
+            .route(Route::prefix("/dead", "dead"))
+            .route(Route::prefix("/nowhere", "nowhere"))
+            .route(Route::prefix("/timeout", "upstream").timeout("0.1s"))
+            .route(Route::prefix("/try-timeout", "upstream").raw(
+                json!({"route": {"retry_policy": {"retry_on": "5xx", "num_retries": 0, "per_try_timeout": "0.1s"}}}),
+            ))
+            .route(Route::respond("/direct", 503))
+            .route(Route::prefix("/", "upstream"));
     let nowhere = Cluster::new("nowhere", upstream.address()).raw(json!({"load_assignment": {"endpoints": []}}));
     builder
         .cluster(Cluster::new("upstream", upstream.address()))
@@ -235,11 +236,11 @@ async fn whatever_the_upstream_does_wrong_counts(workers: u32) {
 async fn what_is_not_the_upstreams_doing_does_not_count(workers: u32) {
     let dead = Upstream::start().await.unwrap();
     let rig = Rig::built(workers, |builder, upstream| troubled(builder, upstream, &dead)).await;
-    let never = |name: &str| case(name, "/").header("x-upstream-fault", "never").cancel(Cancel::After(Duration::from_millis(30)));
+    let never = |name: &str| {
+        case(name, "/").header("x-upstream-fault", "never").cancel(Cancel::After(Duration::from_millis(30)))
+    };
     let slow = Behaviour::respond(200).slow_body(1000, 10, Duration::from_millis(10));
-    rig.upstream.script(move |asked| {
-        if asked.path == "/slow" { slow.clone() } else { Behaviour::default() }
-    });
+    rig.upstream.script(move |asked| if asked.path == "/slow" { slow.clone() } else { Behaviour::default() });
     let cases = [
         ("cancelled", never("cancelled"), None),
         ("cancelled2", never("cancelled2").http2(), None),

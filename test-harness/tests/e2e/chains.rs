@@ -8,10 +8,7 @@ use tidegate_harness::upstream::Behaviour;
 use crate::support::{Rig, main_listener, volley};
 use crate::with_one_and_four_workers;
 
-with_one_and_four_workers!(
-    rejections_further_down_are_no_failures,
-    filters_of_different_names_share_nothing,
-);
+with_one_and_four_workers!(rejections_further_down_are_no_failures, filters_of_different_names_share_nothing,);
 
 const OPEN: u32 = 1;
 
@@ -37,7 +34,8 @@ async fn rejections_further_down_are_no_failures(workers: u32) {
     });
     for (path, decision) in [("/inner", "rate_limited"), ("/proxied", "overloaded")] {
         let tally = volley(rig.main(), 40, move |_| Call::get(path)).await.tally();
-        let reasons: usize = tally.rejected.iter().filter(|(reason, _)| reason.decision == decision).map(|(_, n)| n).sum();
+        let reasons: usize =
+            tally.rejected.iter().filter(|(reason, _)| reason.decision == decision).map(|(_, n)| n).sum();
         assert!(reasons >= 39, "{path}: {tally}");
     }
     rig.wait_for_idle("outer").await;

@@ -1,11 +1,11 @@
 //! Fixed concurrency limits: as many as allowed are in flight over all workers, never more, and the rest are told at once.
 
 use serde_json::json;
+use tidegate_harness::Gate;
 use tidegate_harness::client::{self, Call};
 use tidegate_harness::envoy::Listener;
 use tidegate_harness::ledger::Ledgers;
 use tidegate_harness::upstream::Behaviour;
-use tidegate_harness::Gate;
 
 use crate::support::{Rig, SOON, main_listener, until, volley, volley_beside};
 use crate::with_one_and_four_workers;

@@ -89,7 +89,8 @@ async fn scripted(bytes: &'static [u8]) -> SocketAddr {
 }
 
 async fn every_way_a_stream_can_end_gives_its_place_back(workers: u32) {
-    let hints = scripted(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let hints =
+        scripted(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let garbage = scripted(b"this is not HTTP\r\n\r\n").await;
     let rig = Rig::built(workers, |builder, upstream| {
         let main = Listener::new("main")
@@ -153,7 +154,8 @@ async fn every_way_a_stream_can_end_gives_its_place_back(workers: u32) {
     }
     half_closed(rig.main()).await;
     rig.wait_for_idle("flight").await;
-    let expects = b"POST /route HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+    let expects =
+        b"POST /route HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
     let continued = client::raw(rig.main(), expects, SOON).await.unwrap();
     let continued = String::from_utf8(continued).unwrap();
     assert!(continued.starts_with("HTTP/1.1 100") && continued.contains("HTTP/1.1 200"), "{continued}");
@@ -204,7 +206,8 @@ async fn tunnels_are_in_flight_as_long_as_they_last(workers: u32) {
             .listener(main.route(connect).route(Route::prefix("/", "upstream")))
     })
     .await;
-    let websocket = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-upstream-fault: upgrade\r\n\r\n";
+    let websocket =
+        "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-upstream-fault: upgrade\r\n\r\n";
     let connect = "CONNECT a.test:80 HTTP/1.1\r\nhost: a.test:80\r\n\r\n";
     for (request, accepted) in [(websocket, "HTTP/1.1 101"), (connect, "HTTP/1.1 200")] {
         for client_leaves in [true, false] {

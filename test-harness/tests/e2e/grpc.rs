@@ -87,7 +87,11 @@ async fn the_grpc_status_decides_and_not_the_http_status(workers: u32) {
         let path = format!("/case/{kind}-{status}");
         for _ in 0..6 {
             let response = client::send(rig.main(), Call::grpc(path.as_str(), b"hello")).await.unwrap();
-            assert_eq!((response.status, response.grpc_status(), response.reason()), (200, Some(status), None), "{path}");
+            assert_eq!(
+                (response.status, response.grpc_status(), response.reason()),
+                (200, Some(status), None),
+                "{path}"
+            );
         }
         rig.wait_for_idle("cases").await;
         if fails {

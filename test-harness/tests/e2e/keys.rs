@@ -43,7 +43,8 @@ async fn each_value_of_a_key_has_a_bucket_of_its_own(workers: u32) {
             }]
         }
     });
-    let rig = Rig::with(workers, [Listener::new("main").filter(metadata).filter(Tidegate::new(&config).unwrap())]).await;
+    let rig =
+        Rig::with(workers, [Listener::new("main").filter(metadata).filter(Tidegate::new(&config).unwrap())]).await;
     let get = Call::get;
     let cases = [
         (get("/header").header("x-api-key", "a"), get("/header").header("x-api-key", "b")),
@@ -106,7 +107,8 @@ async fn status_from(at: SocketAddr, from: &str, path: &str, forwarded: &str) ->
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
     let mut stream = socket.connect(at).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {forwarded}\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {forwarded}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

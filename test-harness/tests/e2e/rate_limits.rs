@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tidegate_harness::Gate;
 use tidegate_harness::client::{self, Call, Response};
 use tidegate_harness::envoy::{Listener, Tidegate};
 use tidegate_harness::ledger::Ledgers;
 use tidegate_harness::upstream::Behaviour;
-use tidegate_harness::Gate;
 
 use crate::support::{Rig, SOON, main_listener, volley, volley_beside};
 use crate::with_one_and_four_workers;
@@ -37,7 +37,8 @@ fn left(response: &Response) -> u64 {
 }
 
 async fn exactly_the_burst_is_admitted_however_many_connections_ask_at_once(workers: u32) {
-    let config = |mode: &str| json!({"mode": mode, "policies": [{"name": "rates", "rate_limits": [per_client("1/h", 100)]}]});
+    let config =
+        |mode: &str| json!({"mode": mode, "policies": [{"name": "rates", "rate_limits": [per_client("1/h", 100)]}]});
     let control = Listener::new("control").filter(Tidegate::new(&config("off")).unwrap().name("control"));
     let rig = Rig::with(workers, [main_listener(&config("enforce")), control]).await;
     let before = rig.envoy.stats().await.unwrap();

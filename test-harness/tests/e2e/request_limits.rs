@@ -15,9 +15,8 @@ async fn requests_beyond_their_bounds_are_rejected_and_those_at_them_pass(worker
         {"name": "bytes", "match": {"path": "/bytes"}, "request_limits": {"max_header_bytes": 2000}},
     ]});
     let rig = Rig::new(workers, &config).await;
-    let many = |number: usize| {
-        (0..number).fold(Call::get("/count"), |call, index| call.header(&format!("x-h{index}"), "v"))
-    };
+    let many =
+        |number: usize| (0..number).fold(Call::get("/count"), |call, index| call.header(&format!("x-h{index}"), "v"));
     let large = |bytes: usize| Call::get("/bytes").header("x-large", "v".repeat(bytes));
     let path = |length: usize| Call::get(format!("/p?{}", "q".repeat(length - 3)));
     let cases = [

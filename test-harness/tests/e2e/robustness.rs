@@ -53,7 +53,9 @@ async fn odd_requests_are_decided_like_any_other(workers: u32) {
         assert_eq!(client::send(rig.control(), call.clone()).await.unwrap().status, 200);
     }
     // `*` is no path, and HTTP/1.0 may have no host; whatever Envoy answers, it goes on.
-    for request in ["OPTIONS * HTTP/1.1\r\nhost: a\r\nx-key: star\r\nconnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"] {
+    for request in
+        ["OPTIONS * HTTP/1.1\r\nhost: a\r\nx-key: star\r\nconnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"]
+    {
         client::raw(rig.main(), request.as_bytes(), SOON).await.unwrap();
     }
     rig.wait_for_idle("odd").await;

@@ -53,7 +53,9 @@ async fn stats_have_their_names_and_labels_whatever_policies_and_keys_are_called
     let shape = |text: &str| {
         let sample = tidegate_harness::stats::Stats::parse(text).unwrap();
         let ours = sample.only("tidegate_");
-        ours.iter().map(|one| (one.name.clone(), one.labels.keys().cloned().collect::<Vec<_>>())).collect::<BTreeSet<_>>()
+        ours.iter()
+            .map(|one| (one.name.clone(), one.labels.keys().cloned().collect::<Vec<_>>()))
+            .collect::<BTreeSet<_>>()
     };
     let text = rig.envoy.admin_get("/stats/prometheus").await.unwrap();
     let expected = [
