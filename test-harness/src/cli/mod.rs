@@ -26,7 +26,8 @@ enum Command {
     Demo(demo::Arguments),
     Upstream(upstream::Arguments),
     Load(load::Arguments),
-/// A demonstration, an Envoy to try Tidegate in, a check of configurations, a sample upstream and an open-loop client.
+    Run(run::Arguments),
+    Validate(validate::Arguments),
 }
 
 impl Cli {
@@ -36,7 +37,8 @@ impl Cli {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,
-/// A demonstration, an Envoy to try Tidegate in, a check of configurations, a sample upstream and an open-loop client.
+            Command::Run(arguments) => run::run(arguments).await,
+            Command::Validate(arguments) => validate::run(&arguments),
         }
     }
 }
