@@ -90,7 +90,9 @@ fn unbroken(text: &str) -> String {
     [" %", " ms", " s"].iter().fold(text.to_owned(), |text, unit| {
         let kept = unit.replace(' ', "\u{a0}");
         // A unit is followed by what ends a word.
-        [" ", ".", ",", ";", ")"].iter().fold(text, |text, end| text.replace(&format!("{unit}{end}"), &format!("{kept}{end}")))
+        [" ", ".", ",", ";", ")"]
+            .iter()
+            .fold(text, |text, end| text.replace(&format!("{unit}{end}"), &format!("{kept}{end}")))
     })
 }
 
