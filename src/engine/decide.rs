@@ -58,7 +58,7 @@ pub(super) type Refused = (Rejection, Option<Left>);
 impl Engine {
     /// Decides about a request. An admitted one holds `permit` until [`end`](Self::end).
     pub fn decide(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
-        permit.begin(env.now, request.is_grpc());
+        permit.begin(env.now, request);
         let mut found = std::mem::take(&mut self.work.found);
         self.index.find(request, &mut found);
         self.work.applied.clear();

@@ -179,7 +179,7 @@ impl Plugin {
     pub fn response_headers(&mut self, callback: &Callback, stream: u32, ends: bool) {
         let Some(open) = self.streams.get(stream).filter(|open| !open.permit.is_empty()) else { return };
         if let Ok(engine) = open.engine.try_borrow() {
-            engine.response_headers(&Response(callback), ends, &mut open.permit, abi::monotonic_nanos());
+            engine.response_headers(&Response(callback), ends, &mut open.permit, &mut self.world.env());
         }
     }
 

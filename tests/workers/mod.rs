@@ -148,10 +148,9 @@ impl Workers {
     /// The upstream answers an admitted request; the headers that were added for the client.
     pub fn answer(&mut self, mut admitted: Admitted, answer: &Answer) -> Vec<String> {
         let stream = Response { answer, added: RefCell::default() };
-        let now = self.now;
         self.with(admitted.worker, |engine, env| {
             if !answer.headers.is_empty() {
-                engine.response_headers(&stream, answer.trailers.is_empty(), &mut admitted.permit, now);
+                engine.response_headers(&stream, answer.trailers.is_empty(), &mut admitted.permit, env);
             }
             if !answer.trailers.is_empty() {
                 engine.response_trailers(&stream, &mut admitted.permit);
@@ -162,6 +161,12 @@ impl Workers {
             engine.end(&stream, &mut admitted.permit, env);
         });
         stream.added.into_inner()
+    }
+
+    /// The upstream sends the headers of an answer whose body goes on; the answer comes later.
+    pub fn start_answer(&mut self, admitted: &mut Admitted, answer: &Answer) {
+        let stream = Response { answer, added: RefCell::default() };
+        self.with(admitted.worker, |engine, env| engine.response_headers(&stream, false, &mut admitted.permit, env));
     }
 
     /// A stat by its full name; 0 if nobody has touched it.
@@ -242,8 +247,8 @@ impl Stream for Response<'_> {
         self.answer.flags
     }
 
-    fn written_by_upstream(&self) -> bool {
-        !self.answer.local
+    fn details(&self) -> Option<&[u8]> {
+        Some(if self.answer.local || self.answer.flags != 0 { b"another_had_the_last_word" } else { b"via_upstream" })
     }
 }
 

@@ -75,11 +75,9 @@ impl Stage {
 
         let after = self.settled().await?;
         let samples = [(&crowd, Group::Crowd), (&greedy, Group::Greedy)].into_iter().flat_map(|(load, group)| {
-            load.iter().map(move |Outcome { intended, latency, ending, .. }| Sample {
-                intended: *intended,
-                latency: *latency,
-                group,
-                fate: fate(ending),
+            load.iter().map(move |outcome| {
+                let Outcome { intended, latency, .. } = *outcome;
+                Sample { intended, latency, group, fate: fate(outcome) }
             })
         });
         let performance = Performance {
@@ -152,16 +150,17 @@ async fn collect(load: Load, live: &Mutex<Live>) -> Vec<Outcome> {
     let mut all = Vec::new();
     load.run_into(|outcome| {
         let ended = outcome.intended + outcome.latency;
-        live.lock().unwrap_or_else(PoisonError::into_inner).count(fate(&outcome.ending), ended);
+        live.lock().unwrap_or_else(PoisonError::into_inner).count(fate(&outcome), ended);
         all.push(outcome);
     })
     .await;
     all
 }
 
-fn fate(ending: &Ending) -> Fate {
-    match ending {
-        Ending::Answered(200..=299) => Fate::Served,
+/// An answer that came when the client, counting from the moment it meant to send, had given up is none.
+fn fate(outcome: &Outcome) -> Fate {
+    match &outcome.ending {
+        Ending::Answered(200..=299) if outcome.latency <= PATIENCE => Fate::Served,
         Ending::Rejected { reason, .. } => match reason.decision.as_str() {
             "rate_limited" => Fate::RateLimited,
             "circuit_open" => Fate::CircuitOpen,

@@ -1,0 +1,16 @@
+//! The engine on several simulated workers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod decisions;
+#[cfg(not(target_family = "wasm"))]
+mod properties;
+#[path = "../requests/mod.rs"]
+mod requests;
+#[path = "../workers/mod.rs"]
+mod workers;
