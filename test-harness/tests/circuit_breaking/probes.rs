@@ -41,6 +41,12 @@ async fn of_a_thousand_waiting_requests_exactly_the_probes_pass(workers: u32) {
     assert_eq!(tally.rejected_by("upstreams", "circuit_open"), 1000, "{tally}");
     assert_eq!((rig.upstream.concurrent(), rig.upstream.total()), (3, 13));
     rig.wait_for_breaker("upstreams", "upstream", HALF_OPEN).await;
+    // Everybody else has been turned away before the probes are answered.
+    until(async || match rig.decisions("upstreams", "circuit_open").await {
+        rejected if rejected == volleys.len() * 1000 + 1000 - 3 => Ok(()),
+        rejected => Err(format!("{rejected} rejected")),
+    })
+    .await;
     gate.open();
     let (mut admitted, mut rejected) = (0, 0);
     for volley in volleys {

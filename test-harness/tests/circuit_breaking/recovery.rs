@@ -71,7 +71,8 @@ async fn outage(envoy: &Envoy, listener: &str, upstream: &Upstream) -> Account {
 async fn goodput_is_back_within_two_seconds_of_the_probes_success(workers: u32) {
     let upstreams =
         [Upstream::start().await.unwrap(), Upstream::start().await.unwrap(), Upstream::start().await.unwrap()];
-    let breaker = json!({"minimum_calls": 20, "open_duration": "1s", "half_open": {"probes": 3, "timeout": "10s"}});
+    let breaker =
+        json!({"consecutive_failures": 5, "open_duration": "1s", "half_open": {"probes": 3, "timeout": "10s"}});
     let ejecting = json!({
         "outlier_detection": {
             "consecutive_5xx": 5, "interval": "0.5s", "base_ejection_time": "1s", "max_ejection_percent": 100,

@@ -33,7 +33,8 @@ async fn gaps(workers: u32, open_duration_max: &str, seed: u64) -> Vec<f64> {
     }
     let rejected = outcomes.tally().rejected_by("upstreams", "circuit_open");
     assert_eq!(rejected + passed.len(), outcomes.all.len());
-    let gaps = passed.windows(2).map(|pair| (pair[1].sent - pair[0].sent - pair[0].latency).as_secs_f64());
+    let gaps =
+        passed.windows(2).map(|pair| pair[1].sent.as_secs_f64() - (pair[0].intended + pair[0].latency).as_secs_f64());
     gaps.filter(|gap| *gap > 0.5).collect()
 }
 
