@@ -154,7 +154,7 @@ fn tripped(workers: usize, configuration: &str, answer: &Answer) -> Workers {
 }
 
 fn wait_told(proxy: &mut Workers) -> Option<u64> {
-    let (reply, _) = proxy.ask(0, &[]).err().expect("it is open");
+    let (reply, _) = proxy.ask(0, &[]).expect_err("it is open");
     reply.headers.iter().find(|(name, _)| name == "retry-after").map(|(_, wait)| wait.parse().unwrap())
 }
 
@@ -204,7 +204,7 @@ fn a_grpc_answer_without_a_status_is_a_failure_only_when_it_was_whole() {
     let grpc = [("content-type", "application/grpc")];
     let mut proxy = Workers::new(1, BREAKER);
     for _ in 0..20 {
-        let mut left = proxy.ask(0, &grpc).ok().expect("the client's leaving trips nothing");
+        let mut left = proxy.ask(0, &grpc).expect("the client's leaving trips nothing");
         proxy.start_answer(&mut left, &ok());
         proxy.answer(left, &Answer::none(1 << 28));
     }
@@ -216,7 +216,7 @@ fn a_client_that_leaves_during_a_bad_answer_does_not_hide_it() {
     let run = |answer: &dyn Fn() -> Answer| {
         let mut proxy = Workers::new(1, BREAKER);
         for _ in 0..4 {
-            let mut left = proxy.ask(0, &[]).ok().expect("closed");
+            let mut left = proxy.ask(0, &[]).expect("closed");
             proxy.start_answer(&mut left, &answer());
             proxy.answer(left, &Answer::none(1 << 14));
         }
@@ -235,7 +235,7 @@ fn a_tunnel_is_answered_when_it_stands_and_its_end_says_nothing() {
         proxy.advance(2 * SECOND);
         let tunnels: Vec<_> = (0..2)
             .map(|worker| {
-                let mut tunnel = proxy.ask(worker, &headers).ok().expect("a probe");
+                let mut tunnel = proxy.ask(worker, &headers).expect("a probe");
                 proxy.start_answer(&mut tunnel, &Answer::status(status));
                 tunnel
             })
@@ -249,7 +249,7 @@ fn a_tunnel_is_answered_when_it_stands_and_its_end_says_nothing() {
     // The control: a response that is no tunnel, cut off.
     let mut proxy = Workers::new(1, BREAKER);
     for _ in 0..4 {
-        let mut cut = proxy.ask(0, &[]).ok().expect("closed");
+        let mut cut = proxy.ask(0, &[]).expect("closed");
         proxy.start_answer(&mut cut, &ok());
         proxy.answer(cut, &reset());
     }
@@ -281,7 +281,7 @@ fn probes_whose_answers_stream_on_close_when_their_time_is_over() {
 fn a_probe_that_breaks_off_in_its_body_within_its_time_is_a_failure() {
     let mut proxy = tripped(2, BREAKER, &bad());
     proxy.advance(2 * SECOND);
-    let mut stream = proxy.ask(0, &[]).ok().expect("a probe");
+    let mut stream = proxy.ask(0, &[]).expect("a probe");
     proxy.start_answer(&mut stream, &ok());
     proxy.advance(SECOND);
     proxy.answer(stream, &Answer::none(1 << 4));

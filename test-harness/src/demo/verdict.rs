@@ -58,6 +58,15 @@ fn p50(figures: &Figures) -> String {
     milliseconds(figures.latency_ms(50.0))
 }
 
+fn times(count: u64) -> String {
+    match count {
+        0 => "never".into(),
+        1 => "once".into(),
+        2 => "twice".into(),
+        count => format!("{count} times"),
+    }
+}
+
 fn goodput(figures: &Figures) -> String {
     format!("{:.0}/s", figures.goodput())
 }
@@ -68,8 +77,7 @@ fn baseline(script: &Script, without: &Performance, with: &Performance) -> Verdi
     verdict.compare("requests served", percent, (&off, &on));
     verdict.compare("median latency", p50, (&off, &on));
     verdict.claim = format!(
-        "With nothing wrong Tidegate stays out of the way: it rejected {} of {} requests, and the median latency is {} \
-         ({} without).",
+        "With nothing wrong Tidegate rejected {} of {} requests, and the median latency was {} ({} without).",
         on.rejected(),
         on.sent,
         p50(&on),
@@ -140,11 +148,12 @@ fn failing(script: &Script, without: &Performance, with: &Performance) -> Verdic
     let transitions = with.transitions;
     verdict.claim = format!(
         "Without Tidegate {reached_off} requests ran into the failing upstream, and the median client waited {} for a 503; with it \
-         {reached_on} did, and the median wait was {}. The breaker opened {} times, probed {} times and closed again.",
+         {reached_on} did, and the median wait was {}. The breaker opened {}, probed {} and closed {}.",
         bad_news(&off),
         bad_news(&on),
-        transitions.open,
-        transitions.half_open
+        times(transitions.open),
+        times(transitions.half_open),
+        times(transitions.closed)
     );
     verdict.expect(
         off.failed as f64 >= 0.9 * off.sent as f64,
@@ -188,8 +197,8 @@ fn overload(script: &Script, without: &Performance, with: &Performance) -> Verdi
     verdict.compare("p99 latency of the served", p99, (&off, &on));
     verdict.compare("served in the four seconds after", percent, (&after(without), &after(with)));
     verdict.claim = format!(
-        "Offered twice what it can serve, the upstream's goodput fell to {} without Tidegate and stayed at {} with it, at a \
-         p99 of {}. In the four seconds after the overload {} and {} were served.",
+        "Offered twice what it can serve, the upstream's goodput was {} without Tidegate and {} with it, at a p99 of {}. \
+         In the four seconds after the overload {} and {} were served.",
         goodput(&off),
         goodput(&on),
         p99(&on),
@@ -262,7 +271,8 @@ mod tests {
         let verdict = judge(script(Key::Failing), &without, &with, BUDGET);
         assert_eq!(verdict.missing, Vec::<String>::new());
         assert!(
-            verdict.claim.contains("400 requests") && verdict.claim.contains("opened 2 times"),
+            verdict.claim.contains("400 requests")
+                && verdict.claim.contains("opened twice, probed twice and closed once"),
             "{}",
             verdict.claim
         );

@@ -79,10 +79,21 @@ fn section(act: &Act, number: usize) -> String {
          <div class=\"pair\">{}{}</div>\n</section>\n",
         escape(&act.title),
         escape(&act.story),
-        escape(&act.claim),
+        unbroken(&escape(&act.claim)),
         figure(&act.without, "without Tidegate"),
         figure(&act.with, "with Tidegate")
     )
+}
+
+/// The same text with figures and their units kept on one line.
+fn unbroken(text: &str) -> String {
+    [" %", " ms", " s"].iter().fold(text.to_owned(), |text, unit| {
+        let kept = unit.replace(' ', "\u{a0}");
+        // A unit is followed by what ends a word.
+        [" ", ".", ",", ";", ")"]
+            .iter()
+            .fold(text, |text, end| text.replace(&format!("{unit}{end}"), &format!("{kept}{end}")))
+    })
 }
 
 fn capitalised(text: &str) -> String {
@@ -177,6 +188,12 @@ mod tests {
         for outside in ["http:", "https:", "src=", "url(", "@import", "<link", "<script"] {
             assert!(!page.contains(outside), "{outside} in {page}");
         }
+    }
+
+    #[test]
+    fn figures_and_units_stay_together() {
+        assert_eq!(unbroken("0 % in 5 ms, not 1.2 s."), "0\u{a0}% in 5\u{a0}ms, not 1.2\u{a0}s.");
+        assert_eq!(unbroken("a sample"), "a sample");
     }
 
     #[test]

@@ -64,6 +64,7 @@ async fn filters_of_different_names_share_nothing(workers: u32) {
     rig.upstream.always(Behaviour::respond(200).hold(&gate));
     let held = volley_beside(rig.envoy.address("chain"), 8, |_| Call::get("/places"));
     rig.upstream.wait_for_concurrent(4, SOON).await.unwrap();
+    rig.wait_for_decisions("places", "overloaded", 4).await;
     rig.wait_for_stat("tidegate_inflight", &[("policy", "places")], 8).await;
     gate.open();
     let tally = held.await.unwrap().tally();

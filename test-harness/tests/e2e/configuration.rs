@@ -159,6 +159,7 @@ async fn requests_in_flight_outlive_an_update(workers: u32) {
     let second = volley_beside(rig.main(), 10, |_| Call::get("/"));
     rig.upstream.wait_for_concurrent(6, SOON).await.unwrap();
     rig.wait_for_stat("tidegate_inflight", &[("policy", "places")], 6).await;
+    rig.wait_for_decisions("places", "overloaded", 8).await;
     gate.open();
     let (first, second) = (first.await.unwrap().tally(), second.await.unwrap().tally());
     assert_eq!((first.admitted(), second.admitted(), second.rejections()), (4, 2, 8), "{first}\n{second}");
@@ -167,6 +168,7 @@ async fn requests_in_flight_outlive_an_update(workers: u32) {
     gate.close();
     let third = volley_beside(rig.main(), 10, |_| Call::get("/"));
     rig.upstream.wait_for_concurrent(6, SOON).await.unwrap();
+    rig.wait_for_decisions("places", "overloaded", 12).await;
     gate.open();
     assert_eq!(third.await.unwrap().tally().admitted(), 6);
 }

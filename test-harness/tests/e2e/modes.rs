@@ -55,6 +55,9 @@ async fn shadow_counts_what_enforce_rejects_and_rejects_nothing(workers: u32) {
         rig.upstream.always(Behaviour::respond(200).hold(&gate));
         let held = volley_beside(at, 12, |_| Call::get("/places"));
         rig.upstream.wait_for_concurrent(12 - rejects(7), SOON).await.unwrap();
+        if mode != "off" {
+            rig.wait_for_decisions(&format!("{mode}-places"), &format!("{prefix}overloaded"), 7).await;
+        }
         gate.open();
         let tally = held.await.unwrap().tally();
         assert_eq!(tally.rejections(), rejects(7), "{mode}: {tally}");
@@ -65,6 +68,9 @@ async fn shadow_counts_what_enforce_rejects_and_rejects_nothing(workers: u32) {
         rig.upstream.always(Behaviour::respond(200).hold(&gate));
         let held = volley_beside(at, 12, |_| Call::get("/joint"));
         rig.upstream.wait_for_concurrent(12 - rejects(10), SOON).await.unwrap();
+        if mode != "off" {
+            rig.wait_for_decisions(&format!("{mode}-joint"), &format!("{prefix}overloaded"), 10).await;
+        }
         gate.open();
         assert_eq!(held.await.unwrap().tally().rejections(), rejects(10), "{mode}");
         if mode != "off" {

@@ -71,6 +71,12 @@ impl Rig {
         stats.count("tidegate_requests_total", &[("policy", policy), ("decision", decision)]) as usize
     }
 
+    /// Waits until so many requests were decided so.
+    pub async fn wait_for_decisions(&self, policy: &str, decision: &str, number: u32) {
+        let labels = [("policy", policy), ("decision", decision)];
+        self.wait_for_stat("tidegate_requests_total", &labels, number).await;
+    }
+
     /// How many requests were decided at all.
     pub async fn decided(&self) -> usize {
         self.envoy.stats().await.unwrap().count("tidegate_requests_total", &[]) as usize

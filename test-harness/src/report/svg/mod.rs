@@ -12,13 +12,12 @@ use stack::{Layer, path, stack};
 
 const WIDTH: f64 = 440.0;
 const LEFT: f64 = 50.0;
-const RIGHT: f64 = WIDTH - 12.0;
+/// Beyond it stand the names of lines.
+const RIGHT: f64 = WIDTH - 30.0;
 /// Where the requests' chart begins and ends, from the top.
 const REQUESTS: (f64, f64) = (28.0, 178.0);
 const LATENCY: (f64, f64) = (218.0, 304.0);
 const BREAKER: (f64, f64) = (344.0, 362.0);
-/// The width of a line's name with what keeps it off the line.
-const NAME: f64 = 34.0;
 /// Latencies that are shown, in milliseconds.
 const LATENCIES: (f64, f64) = (10.0, 1000.0);
 
@@ -191,16 +190,14 @@ fn latency(act: &Act, run: &Performance, x: Scale) -> String {
     svg
 }
 
-/// The lines' names, at the end of each line's last stretch: beside it, or where the chart ends, above and below it.
+/// The lines' names, beside the end of each line's last stretch, and off each other.
 fn names(ends: &[(&str, (f64, f64))]) -> String {
     let last = |class: &str| ends.iter().rev().find(|(name, _)| *name == class).map(|(_, place)| *place);
     let (Some(p99), Some(p50)) = (last("p99"), last("p50")) else { return String::new() };
-    if p50.0 + NAME < RIGHT {
-        let upper = p99.1.max(LATENCY.0 + 6.0) + 4.0;
-        let lower = (p50.1 + 4.0).max(upper + 14.0);
-        return text("p99", p99.0 + 6.0, upper, "p99") + &text("p50", p50.0 + 6.0, lower, "p50");
-    }
-    text("end p99", p99.0, p99.1 - 6.0, "p99") + &text("end p50", p50.0, p50.1 + 14.0, "p50")
+    let (middle, half) = ((p99.1 + p50.1) / 2.0, ((p50.1 - p99.1) / 2.0).max(7.0));
+    let upper = (middle - half).max(LATENCY.0 + 6.0);
+    let lower = (middle + half).max(upper + 14.0);
+    text("p99", p99.0 + 6.0, upper + 4.0, "p99") + &text("p50", p50.0 + 6.0, lower + 4.0, "p50")
 }
 
 /// The stretches in which there are values, each with where it begins.
