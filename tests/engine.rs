@@ -8,6 +8,8 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "engine/rate_limits.rs"]
+mod rate_limits;
 mod requests;
 mod workers;
 

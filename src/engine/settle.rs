@@ -33,15 +33,21 @@ impl Permit {
         self.started = now;
         self.grpc = grpc;
         self.answer = Answer::default();
+        self.waiting = None;
     }
 }
 
 impl Engine {
     /// The response headers are there. `ends` is true when nothing follows them.
-    pub fn response_headers(&self, stream: &dyn Stream, ends: bool, permit: &mut Permit, now: Nanos) {
+    pub fn response_headers(&mut self, stream: &dyn Stream, ends: bool, permit: &mut Permit, env: &mut Env<'_>) {
+        if permit.waiting.is_some() {
+            // The proxy or another filter answers a request that never went on.
+            self.abandon(permit, env);
+            return;
+        }
         if permit.judges_upstream() {
             let number = |name| stream.response_header(name).and_then(parse_number);
-            permit.answer.took = Some(now.saturating_sub(permit.started));
+            permit.answer.took = Some(env.now.saturating_sub(permit.started));
             permit.answer.status = number(":status").and_then(|status| u16::try_from(status).ok());
             if permit.grpc && ends {
                 permit.answer.grpc_status = grpc_status(stream.response_header("grpc-status"));
@@ -52,6 +58,7 @@ impl Engine {
                 permit.answer.rejected_downstream = stream.response_header("x-tidegate-reason").is_some();
             }
         }
+        self.charge_responses(stream, permit, env);
         self.tell_rates(stream, permit);
     }
 
@@ -73,7 +80,7 @@ impl Engine {
             views.clear();
         };
         for held in &permit.held {
-            let What::Charge { limit, quota, charged } = &held.what else { continue };
+            let What::Charge { limit, quota, charged, .. } = &held.what else { continue };
             let Some(policy) = self.policies.get(held.policy) else { continue };
             let Some(rate) = policy.rates.get(*limit).filter(|_| !policy.shadow) else { continue };
             if policy_of_views != Some(held.policy) {
@@ -88,6 +95,10 @@ impl Engine {
     /// The stream has ended, however it did. What the permit held is settled; a second call finds nothing.
     pub fn end(&mut self, stream: &dyn Stream, permit: &mut Permit, env: &mut Env<'_>) {
         if permit.is_empty() {
+            return;
+        }
+        if permit.waiting.is_some() {
+            self.abandon(permit, env);
             return;
         }
         let ending = permit.judges_upstream().then(|| permit.ending(stream));
@@ -125,9 +136,17 @@ impl Engine {
         }
     }
 
-    /// Gives back what was granted, to all policies or to one, as though it had never been asked for.
-    pub(super) fn give_back(&mut self, permit: &mut Permit, only: Option<usize>, env: &mut Env<'_>) {
-        for Held { policy, what } in permit.held.extract_if(.., |held| only.is_none_or(|only| only == held.policy)) {
+    /// A request that was held will not go on: its charges are given back, as far as that cannot let too many through.
+    fn abandon(&mut self, permit: &mut Permit, env: &mut Env<'_>) {
+        if let Some(waiting) = permit.waiting.take() {
+            self.count_released(&waiting, env);
+        }
+        self.give_back(permit, |_| true, env);
+    }
+
+    /// Gives back what was granted, as far as `chosen`, as though it had never been asked for.
+    pub(super) fn give_back(&mut self, permit: &mut Permit, chosen: impl Fn(&Held) -> bool, env: &mut Env<'_>) {
+        for Held { policy, what } in permit.held.extract_if(.., |held| chosen(held)) {
             let Some(policy) = self.policies.get_mut(policy) else { continue };
             match what {
                 What::Charge { limit, charged, .. } => {

@@ -5,6 +5,7 @@ use proptest::test_runner::RngSeed;
 use tidegate::control::Nanos;
 use tidegate::control::rate_limit::{Algorithm, KeyHash, Quota};
 
+use super::interleaved::*;
 use super::support::*;
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::FixedWindow];
@@ -162,8 +163,8 @@ proptest! {
         let mut now = 0;
         for (cost, thousandths) in costs {
             now += quota.period * thousandths / 1_000;
-            if let Ok(charged) = solo.charge(KeyHash::NONE, cost, now) {
-                prop_assert!(solo.limiter.charge_late(&solo.share, &charged, late, now));
+            if let Ok(mut charged) = solo.charge(KeyHash::NONE, cost, now) {
+                prop_assert!(solo.limiter.charge_late(&solo.share, &mut charged, late, now));
             }
         }
         let capacity = if algorithm == Algorithm::TokenBucket { quota.burst } else { quota.count };
