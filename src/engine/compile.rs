@@ -20,7 +20,7 @@ use crate::control::rate_limit::{self, RateLimiter};
 use crate::matching::{Index, KeyExtractor};
 use crate::share::{ShareError, SharedState};
 
-use super::stats::{self, MetricId, full_name};
+use super::stats::{self, MetricId};
 use super::{Engine, Env, Workspace};
 
 /// A policy made ready.
@@ -35,8 +35,9 @@ pub(super) struct Policy {
     pub concurrency: Option<Concurrency>,
     pub responses: config::Responses,
     pub headers: config::ResponseHeaders,
-    /// Ids of `admitted` and `shadow_admitted`, the decisions every request meets.
+    /// The counter of `admitted`, or in shadow mode `shadow_admitted`.
     pub admitted: Option<MetricId>,
+    pub inflight: Option<MetricId>,
 }
 
 /// A policy's circuit breakers.
@@ -59,6 +60,15 @@ pub(super) struct Rate {
 /// Nanoseconds of a duration. Beyond 584 years it would wrap to next to nothing: it stays at the most instead.
 pub(super) fn nanos(duration: Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Policy {
+    /// Counts places taken and given back, over all workers.
+    pub fn count_inflight(&self, delta: i64, env: &Env<'_>) {
+        if let Some(id) = self.inflight {
+            env.metrics.add(id, delta);
+        }
+    }
 }
 
 impl Engine {
@@ -128,7 +138,8 @@ fn compile(
         // The reader accepts no other limit yet.
         Some(config::ConcurrencyLimit::Dynamic { initial: limit, .. } | config::ConcurrencyLimit::Fixed(limit)) => {
             env.stats.record(env.metrics, stats::CONCURRENCY_LIMIT, &[name], u64::from(limit));
-            let cell = full_name(stats::INFLIGHT, &[name]);
+            // Not the stat itself: plugins of other scopes may have a policy of this name, and add to the same stat.
+            let cell = format!("{scope}/{name}/inflight");
             Some(Concurrency::new(limit, env.share, &cell).map_err(|error| failed("concurrency limit", error))?)
         }
     };
@@ -140,10 +151,11 @@ fn compile(
         request_limits: policy.request_limits.clone(),
         breaker,
         rates,
-        concurrency,
         responses: policy.responses.clone(),
         headers: policy.headers,
         admitted: env.stats.id(env.metrics, stats::REQUESTS, &[name, admitted]),
+        inflight: concurrency.as_ref().and_then(|_| env.stats.id(env.metrics, stats::INFLIGHT, &[name])),
+        concurrency,
     })
 }
 

@@ -41,11 +41,11 @@ pub enum Decision {
 }
 
 /// A policy that applies to the request being decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Applied {
     pub policy: usize,
     /// Set once the policy has refused and was not carried out.
-    pub refused: Option<Reason>,
+    pub refused: Option<Refusal>,
 }
 
 /// A control's refusal, before it is known whether it is carried out.
@@ -63,7 +63,7 @@ pub(super) type Refused = (Rejection, Option<Left>);
 impl Engine {
     /// Decides about a request. One that is admitted or has to wait holds `permit` until [`end`](Self::end).
     pub fn decide(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
-        permit.begin(env.now, request.is_grpc());
+        permit.begin(env.now, request);
         let mut found = std::mem::take(&mut self.work.found);
         self.index.find(request, &mut found);
         self.work.applied.clear();
@@ -145,10 +145,14 @@ impl Engine {
                         env.metrics.add(id, 1);
                     }
                 }
-                Some(reason) => {
+                Some(Refusal { reason, limit, wait, .. }) => {
                     let label = format!("shadow_{}", reason.label());
                     env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, &label], 1);
-                    shadow.get_or_insert_with(|| format!("{label};policy={}", policy.name));
+                    shadow.get_or_insert_with(|| {
+                        let rejection = Rejection { policy: applied.policy, reason, limit, wait };
+                        let limit = limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str());
+                        format!("shadow_{}", reason_line(policy, &rejection, limit))
+                    });
                 }
             }
         }
@@ -219,6 +223,7 @@ impl Engine {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(concurrency) = &mut policy.concurrency else { continue };
             if let Some(place) = concurrency.acquire(env.share) {
+                policy.count_inflight(1, env);
                 permit.held.push(Held { policy: applied.policy, what: What::Place(place) });
                 continue;
             }
@@ -241,7 +246,7 @@ impl Engine {
         if self.enforced(at, env) {
             self.reject(at, refusal, permit, env)
         } else {
-            self.drop_policy(at, refusal.reason, permit, env);
+            self.drop_policy(at, refusal, permit, env);
             None
         }
     }
@@ -252,9 +257,9 @@ impl Engine {
     }
 
     /// The policy has refused and is not heeded: what it granted is given back, the others go on.
-    pub(super) fn drop_policy(&mut self, at: usize, reason: Reason, permit: &mut Permit, env: &mut Env<'_>) {
+    pub(super) fn drop_policy(&mut self, at: usize, refusal: Refusal, permit: &mut Permit, env: &mut Env<'_>) {
         let Some(applied) = self.work.applied.get_mut(at) else { return };
-        applied.refused = Some(reason);
+        applied.refused = Some(refusal);
         let policy = applied.policy;
         self.give_back(permit, |held| held.policy == policy, env);
     }

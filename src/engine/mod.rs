@@ -24,17 +24,20 @@
 //! # Settling
 //!
 //! An admitted request holds one permit until its stream ends, however it ends. The upstream is judged there and not at
-//! its response headers, since only then is it known whether the answer was whole and who wrote it.
+//! its response headers, since only then is it known whether the answer was whole and who wrote it; tunnels, which may
+//! last for days, are the exception.
 
 mod compile;
 mod decide;
 mod headers;
+mod judge;
 mod outcome;
 mod permit;
 mod random;
 mod rates;
 mod rejection;
 mod response;
+mod retry_after;
 mod settle;
 pub mod stats;
 

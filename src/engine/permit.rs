@@ -36,6 +36,8 @@ pub struct Permit {
     pub(super) held: Vec<Held>,
     pub(super) started: Nanos,
     pub(super) grpc: bool,
+    /// A `CONNECT` request: what follows good headers is a tunnel.
+    pub(super) connect: bool,
     pub(super) answer: Answer,
     /// Set while the request is held.
     pub(super) waiting: Option<Waiting>,
@@ -60,6 +62,8 @@ pub(super) struct Answer {
     /// The response's `Retry-After`.
     pub retry_after: Option<Nanos>,
     pub rejected_downstream: bool,
+    /// The upstream wrote these headers. Asked of bad ones only.
+    pub from_upstream: bool,
 }
 
 impl Permit {

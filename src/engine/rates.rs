@@ -239,7 +239,7 @@ impl Engine {
                     _ => Some((at, refusal)),
                 };
             } else {
-                self.drop_policy(at, refusal.reason, permit, env);
+                self.drop_policy(at, refusal, permit, env);
             }
         }
         let (at, refusal) = first?;

@@ -138,10 +138,7 @@ impl Plugin {
 
     fn build(&mut self, callback: &Callback, bytes: &[u8]) -> Result<Root, String> {
         let config = config::read(bytes).map_err(|errors| errors.to_string())?;
-        let scope = callback
-            .property(b"plugin_root_id")
-            .or_else(|| callback.property(b"plugin_name"))
-            .map_or_else(String::new, |name| String::from_utf8_lossy(name).into_owned());
+        let scope = scope(callback);
         let previous = self.roots.values().find(|root| root.scope == scope).map(|root| Rc::clone(&root.engine));
         let borrowed = previous.as_ref().and_then(|engine| engine.try_borrow().ok());
         let engine = Engine::new(&config, borrowed.as_deref(), &scope, &mut self.world.env())?;
@@ -300,6 +297,14 @@ impl Plugin {
         self.streams.close(context);
         self.roots.remove(&context);
     }
+}
+
+/// What tells this plugin's state from that of others in the same proxy. The host gives all three, empty where the operator
+/// set none, and only together do they tell filters apart: pages are shared by VMs of one `vm_id`, numbers by the whole
+/// process.
+fn scope(callback: &Callback) -> String {
+    let named = |path: &[u8]| callback.property(path).map(String::from_utf8_lossy).unwrap_or_default();
+    format!("{}/{}/{}", named(b"plugin_vm_id"), named(b"plugin_root_id"), named(b"plugin_name"))
 }
 
 struct HostFacts<'a>(&'a Callback);

@@ -94,8 +94,7 @@ impl Stream for Response<'_> {
         self.0.property_u64(FLAGS).unwrap_or(0)
     }
 
-    fn written_by_upstream(&self) -> bool {
-        // A host without this property cannot tell; then the upstream is held to have answered.
-        self.0.property(DETAILS).is_none_or(|details| details == b"via_upstream")
+    fn details(&self) -> Option<&[u8]> {
+        self.0.property(DETAILS)
     }
 }

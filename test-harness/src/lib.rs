@@ -5,6 +5,7 @@
 //! - [`client`] sends single requests, raw bytes, or load that does not slow down when the proxy does.
 //! - [`stats`] reads what Envoy counts.
 //! - [`ledger`] holds what clients, upstream and stats say against each other.
+//! - [`demo`] plays a few acts without Tidegate and with it; [`report`] draws them.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -35,9 +36,11 @@
 
 mod body;
 pub mod client;
+pub mod demo;
 pub mod envoy;
 mod gate;
 pub mod ledger;
+pub mod report;
 pub mod stats;
 pub mod upstream;
 mod wait;

@@ -93,7 +93,7 @@ fn a_request_that_the_proxy_answers_while_it_is_held_is_told_nothing_and_charged
 fn a_held_request_takes_up_no_place_until_it_goes_on() {
     let mut proxy = Workers::new(1, &paced(r#", "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1}}"#));
     let (mut requests, _) = waits(&mut proxy, 3, 1);
-    assert_eq!(proxy.inflight("p"), 1);
+    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 1);
     let (third, second, first) = (requests.pop().unwrap(), requests.pop().unwrap(), requests.pop().unwrap());
     proxy.advance(100 * MS);
     // The first is still there, so the second finds no place and is rejected.
@@ -102,9 +102,9 @@ fn a_held_request_takes_up_no_place_until_it_goes_on() {
     proxy.answer(first, &ok());
     proxy.advance(100 * MS);
     let third = proxy.resume(third).ok().expect("the place is free");
-    assert_eq!(proxy.inflight("p"), 1);
+    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 1);
     proxy.answer(third, &ok());
-    assert_eq!(proxy.inflight("p"), 0);
+    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 0);
     assert_eq!(proxy.stat("tidegate_queue_length.policy.p"), 0);
 }
 

@@ -1,7 +1,6 @@
 //! Properties over any schedule.
 
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use tidegate::control::Nanos;
 use tidegate::control::rate_limit::{Algorithm, KeyHash, Quota};
 
@@ -70,18 +69,8 @@ fn exceeds(quota: Quota, admitted: &[&Admitted]) -> Option<(Nanos, Nanos, u128)>
     None
 }
 
-/// The same schedules in each run.
-fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: 1_000,
-        failure_persistence: None,
-        rng_seed: RngSeed::Fixed(20_260),
-        ..ProptestConfig::default()
-    }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn a_token_bucket_never_admits_more_than_burst_and_rate_in_any_interleaving(

@@ -8,7 +8,7 @@ use tidegate::control::Random;
 use tidegate::engine::stats::{Kind, MetricId, Metrics, Registry};
 use tidegate::engine::{Decision, Engine, Env, LocalReply, Permit, SplitMix64, Stream};
 use tidegate::matching::{HeaderMap, Request};
-use tidegate::share::{Memory, SharedState};
+use tidegate::share::Memory;
 
 use super::requests::{Proxy, encode};
 
@@ -59,6 +59,7 @@ pub struct Workers {
 }
 
 /// A request that was admitted, or is held.
+#[derive(Debug)]
 pub struct Admitted {
     worker: usize,
     permit: Permit,
@@ -180,14 +181,15 @@ impl Workers {
         stream.added.into_inner()
     }
 
+    /// The upstream sends the headers of an answer whose body goes on; the answer comes later.
+    pub fn start_answer(&mut self, admitted: &mut Admitted, answer: &Answer) {
+        let stream = Response { answer, added: RefCell::default() };
+        self.with(admitted.worker, |engine, env| engine.response_headers(&stream, false, &mut admitted.permit, env));
+    }
+
     /// A stat by its full name; 0 if nobody has touched it.
     pub fn stat(&self, name: &str) -> i64 {
         self.scrape.values.borrow().get(name).copied().unwrap_or(0)
-    }
-
-    /// Requests in flight as the workers count them.
-    pub fn inflight(&self, policy: &str) -> i64 {
-        self.share.read(self.share.cell(&format!("tidegate_inflight.policy.{policy}")).unwrap())
     }
 }
 
@@ -263,8 +265,8 @@ impl Stream for Response<'_> {
         self.answer.flags
     }
 
-    fn written_by_upstream(&self) -> bool {
-        !self.answer.local
+    fn details(&self) -> Option<&[u8]> {
+        Some(if self.answer.local || self.answer.flags != 0 { b"another_had_the_last_word" } else { b"via_upstream" })
     }
 }
 

@@ -1,7 +1,10 @@
 //! The command line.
 
+mod demo;
 mod load;
 mod parse;
+mod run;
+mod stop;
 mod upstream;
 mod validate;
 
@@ -10,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Checks configurations, and brings a sample upstream and an open-loop client to try them with.
+/// A demonstration, an Envoy to try Tidegate in, a check of configurations, a sample upstream and an open-loop client.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -20,8 +23,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Upstream(upstream::Arguments),
     Load(load::Arguments),
+    Run(run::Arguments),
     Validate(validate::Arguments),
 }
 
@@ -29,8 +34,10 @@ impl Cli {
     /// Runs the command; it fails, rather than errs, when the proxy did not answer some requests.
     pub(crate) async fn run(self) -> Result<ExitCode> {
         match self.command {
+            Command::Demo(arguments) => demo::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,
+            Command::Run(arguments) => run::run(arguments).await,
             Command::Validate(arguments) => validate::run(&arguments),
         }
     }

@@ -26,6 +26,8 @@ pub fn stats_tags() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -33,7 +35,8 @@ mod tests {
         let tags = stats_tags();
         let mut names: Vec<_> = tags.as_array().unwrap().iter().map(|tag| tag["tag_name"].as_str().unwrap()).collect();
         names.sort_unstable();
-        assert_eq!(names, ["decision", "key", "kind", "limit", "policy", "result", "to"]);
+        let labels: BTreeSet<_> = tidegate::engine::stats::ALL.iter().flat_map(|stat| stat.labels).copied().collect();
+        assert_eq!(names, Vec::from_iter(labels));
         let pattern = |tag: &Value| tag["regex"].as_str().unwrap().starts_with(r"^wasmcustom\.tidegate_");
         assert!(tags.as_array().unwrap().iter().all(pattern), "{tags}");
     }
