@@ -32,15 +32,22 @@ impl Permit {
         self.grpc = request.is_grpc();
         self.connect = request.method() == b"CONNECT";
         self.answer = Answer::default();
+        self.waiting = None;
     }
 }
 
 impl Engine {
     /// The response headers are there. `ends` is true when nothing follows them.
-    pub fn response_headers(&self, stream: &dyn Stream, ends: bool, permit: &mut Permit, env: &mut Env<'_>) {
+    pub fn response_headers(&mut self, stream: &dyn Stream, ends: bool, permit: &mut Permit, env: &mut Env<'_>) {
+        if permit.waiting.is_some() {
+            // The proxy or another filter answers a request that never went on.
+            self.abandon(permit, env);
+            return;
+        }
         if permit.judges_upstream() {
             self.judge_headers(stream, ends, permit, env);
         }
+        self.charge_responses(stream, permit, env);
         self.tell_rates(stream, permit);
     }
 
@@ -55,7 +62,7 @@ impl Engine {
             views.clear();
         };
         for held in &permit.held {
-            let What::Charge { limit, quota, charged } = &held.what else { continue };
+            let What::Charge { limit, quota, charged, .. } = &held.what else { continue };
             let Some(policy) = self.policies.get(held.policy) else { continue };
             let Some(rate) = policy.rates.get(*limit).filter(|_| !policy.shadow) else { continue };
             if policy_of_views != Some(held.policy) {
@@ -70,6 +77,10 @@ impl Engine {
     /// The stream has ended, however it did. What the permit held is settled; a second call finds nothing.
     pub fn end(&mut self, stream: &dyn Stream, permit: &mut Permit, env: &mut Env<'_>) {
         if permit.is_empty() {
+            return;
+        }
+        if permit.waiting.is_some() {
+            self.abandon(permit, env);
             return;
         }
         let ending = permit.judges_upstream().then(|| permit.ending(stream));
@@ -93,9 +104,17 @@ impl Engine {
         }
     }
 
-    /// Gives back what was granted, to all policies or to one, as though it had never been asked for.
-    pub(super) fn give_back(&mut self, permit: &mut Permit, only: Option<usize>, env: &mut Env<'_>) {
-        for Held { policy, what } in permit.held.extract_if(.., |held| only.is_none_or(|only| only == held.policy)) {
+    /// A request that was held will not go on: its charges are given back, as far as that cannot let too many through.
+    fn abandon(&mut self, permit: &mut Permit, env: &mut Env<'_>) {
+        if let Some(waiting) = permit.waiting.take() {
+            self.count_released(&waiting, env);
+        }
+        self.give_back(permit, |_| true, env);
+    }
+
+    /// Gives back what was granted, as far as `chosen`, as though it had never been asked for.
+    pub(super) fn give_back(&mut self, permit: &mut Permit, chosen: impl Fn(&Held) -> bool, env: &mut Env<'_>) {
+        for Held { policy, what } in permit.held.extract_if(.., |held| chosen(held)) {
             let Some(policy) = self.policies.get_mut(policy) else { continue };
             match what {
                 What::Charge { limit, charged, .. } => {

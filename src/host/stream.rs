@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
+use crate::control::Nanos;
 use crate::engine::{Engine, Permit, Stream};
 
 use super::abi::{self, HeaderMapKind};
@@ -12,8 +13,11 @@ use super::arena::Callback;
 
 /// One stream: the engine that decided about it, which a newer one may have replaced since, and what it holds.
 pub struct Open {
+    pub root: u32,
     pub engine: Rc<RefCell<Engine>>,
     pub permit: Permit,
+    /// Until when it is held, if it is.
+    pub waits_until: Option<Nanos>,
 }
 
 /// All open streams by context.
@@ -28,9 +32,9 @@ pub struct Streams {
 const SPARE: usize = 1024;
 
 impl Streams {
-    pub fn open(&mut self, context: u32, engine: Rc<RefCell<Engine>>) {
+    pub fn open(&mut self, context: u32, root: u32, engine: Rc<RefCell<Engine>>) {
         let permit = self.spare.pop().unwrap_or_default();
-        self.open.insert(context, Open { engine, permit });
+        self.open.insert(context, Open { root, engine, permit, waits_until: None });
     }
 
     pub fn get(&mut self, context: u32) -> Option<&mut Open> {

@@ -11,6 +11,7 @@ mod decisions;
 mod host_calls;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
+mod rate_limits;
 #[path = "../requests/mod.rs"]
 mod requests;
 #[path = "../workers/mod.rs"]

@@ -80,8 +80,8 @@ fn a_charge_to_the_overflow_budget_is_refunded_and_charged_late_there() {
     assert_eq!(charged.budget.remaining, 1);
     assert!(solo.limiter.refund(&solo.share, charged, 0));
     assert_eq!(solo.remaining(key(2), 0), 3);
-    let charged = solo.charge(key(1), 1, 0).unwrap();
-    assert!(solo.limiter.charge_late(&solo.share, &charged, 4, 0));
+    let mut charged = solo.charge(key(1), 1, 0).unwrap();
+    assert!(solo.limiter.charge_late(&solo.share, &mut charged, 4, 0));
     assert_eq!(solo.wait(key(2), 1, 0), Some(3 * HOUR));
     assert_eq!(solo.remaining(key(0), 0), 2);
 }

@@ -46,9 +46,13 @@ struct Worker {
     engine: Engine,
 }
 
+type Question = fn(&mut Engine, &Request<'_>, &mut Permit, &mut Env<'_>) -> Decision;
+
 /// A proxy with several workers.
 pub struct Workers {
     pub now: u64,
+    /// Whether there is room for requests that wait.
+    pub may_wait: bool,
     pub share: Memory,
     /// What responses were asked for since this was last set to 0. In life each is a host call.
     pub asked: u32,
@@ -56,13 +60,16 @@ pub struct Workers {
     workers: Vec<Worker>,
 }
 
-/// A request that was admitted.
+/// A request that was admitted, or is held.
 #[derive(Debug)]
 pub struct Admitted {
     worker: usize,
     permit: Permit,
     /// The refusal that was not carried out.
     pub shadow: Option<String>,
+    /// Until when it is held.
+    pub until: Option<u64>,
+    raw: Vec<u8>,
 }
 
 impl Workers {
@@ -71,7 +78,8 @@ impl Workers {
         let config = read(configuration);
         let (share, scrape) = (Memory::new(), Scrape::default());
         // Long after the host's clock began, as in life.
-        let mut proxy = Self { now: 1_000 * SECOND, share, asked: 0, scrape, workers: Vec::new() };
+        let now = 1_000 * SECOND;
+        let mut proxy = Self { now, may_wait: true, share, asked: 0, scrape, workers: Vec::new() };
         for seed in 0..count {
             let mut parts = (Memory::new(), Registry::default(), SplitMix64::new(seed as u64));
             let engine = {
@@ -111,8 +119,8 @@ impl Workers {
 
     fn with<T>(&mut self, worker: usize, act: impl FnOnce(&mut Engine, &mut Env<'_>) -> T) -> T {
         let Worker { own, stats, random, engine } = &mut self.workers[worker];
-        let mut env =
-            Env { now: self.now, share: &self.share, own, random, metrics: &self.scrape, stats, hash_key: (1, 2) };
+        let (now, may_wait, share, metrics) = (self.now, self.may_wait, &self.share, &self.scrape);
+        let mut env = Env { now, share, own, random, metrics, stats, may_wait, hash_key: (1, 2) };
         act(engine, &mut env)
     }
 
@@ -122,12 +130,23 @@ impl Workers {
         all.retain(|(name, _)| headers.iter().all(|(given, _)| given != name));
         all.extend(headers);
         let raw = encode(&all);
+        self.put(Admitted { worker, permit: Permit::default(), shadow: None, until: None, raw }, Engine::decide)
+    }
+
+    /// A request that is held goes on.
+    pub fn resume(&mut self, held: Admitted) -> Result<Admitted, (LocalReply, String)> {
+        self.put(held, Engine::resume)
+    }
+
+    fn put(&mut self, mut asked: Admitted, question: Question) -> Result<Admitted, (LocalReply, String)> {
+        let Admitted { worker, permit, raw, .. } = &mut asked;
         let proxy = Proxy::new(&[("xds\0cluster_name", "backend")]);
-        let request = Request::new(HeaderMap::parse(&raw).unwrap(), &proxy);
-        let mut permit = Permit::default();
-        match self.with(worker, |engine, env| engine.decide(&request, &mut permit, env)) {
-            Decision::Unmatched => Ok(Admitted { worker, permit, shadow: None }),
-            Decision::Admitted { shadow } => Ok(Admitted { worker, permit, shadow }),
+        let request = Request::new(HeaderMap::parse(raw).unwrap(), &proxy);
+        let decision = self.with(*worker, |engine, env| question(engine, &request, permit, env));
+        match decision {
+            Decision::Unmatched => Ok(Admitted { shadow: None, until: None, ..asked }),
+            Decision::Admitted { shadow } => Ok(Admitted { shadow, until: None, ..asked }),
+            Decision::Wait { until } => Ok(Admitted { until: Some(until), ..asked }),
             Decision::Rejected { reply, line } => {
                 assert!(permit.is_empty(), "a rejected request holds nothing");
                 Err((reply, line))
@@ -188,7 +207,7 @@ fn env<'e>(
     metrics: &'e Scrape,
     (own, stats, random): &'e mut (Memory, Registry, SplitMix64),
 ) -> Env<'e> {
-    Env { now, share, own, random: random as &mut dyn Random, metrics, stats, hash_key: (1, 2) }
+    Env { now, share, own, random: random as &mut dyn Random, metrics, stats, may_wait: true, hash_key: (1, 2) }
 }
 
 /// How the upstream, or the proxy in its place, answers.

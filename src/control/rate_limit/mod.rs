@@ -249,9 +249,9 @@ impl RateLimiter {
         outcome.is_ok()
     }
 
-    /// Adds a cost that only the response has told. What remains may fall below zero, and has to refill first. Returns
-    /// whether it could be recorded.
-    pub fn charge_late(&mut self, share: &dyn SharedState, charged: &Charged, extra: u64, now: Nanos) -> bool {
+    /// Adds a cost that only the response has told. What remains may fall below zero, and has to refill first; the
+    /// budget in `charged` becomes the one after it. Returns whether it could be recorded.
+    pub fn charge_late(&mut self, share: &dyn SharedState, charged: &mut Charged, extra: u64, now: Nanos) -> bool {
         if charged.failed() || extra == 0 {
             return true;
         }
@@ -261,9 +261,12 @@ impl RateLimiter {
             let time = slot.time(now);
             let mut words = slot.words;
             rule.take(&mut words, extra, time, time);
-            Step::Store((), words, Header { latest: slot.header.latest.max(time), ..slot.header })
+            let budget = budget(rule, &words, slot.overflow, time);
+            Step::Store(budget, words, Header { latest: slot.header.latest.max(time), ..slot.header })
         });
-        outcome.is_ok()
+        let Ok(budget) = outcome else { return false };
+        charged.budget = budget;
+        true
     }
 
     /// How many bytes of shared state the limit's pages hold, the host's own overhead not counted.
