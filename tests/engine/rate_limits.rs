@@ -26,7 +26,7 @@ fn paced(more: &str) -> String {
 fn waits(proxy: &mut Workers, count: usize, workers: usize) -> (Vec<Admitted>, Vec<u64>) {
     let (mut held, mut waits) = (Vec::new(), Vec::new());
     for turn in 0..count {
-        let request = proxy.ask(turn % workers, &[]).ok().expect("held at most");
+        let request = proxy.ask(turn % workers, &[]).expect("held at most");
         waits.push(request.until.map_or(0, |until| (until - proxy.now) / MS));
         held.push(request);
     }
@@ -39,7 +39,7 @@ fn requests_above_the_rate_are_held_in_order_over_all_workers_and_rejected_beyon
     let (held, waits) = waits(&mut proxy, 4, 4);
     assert_eq!(waits, [0, 100, 200, 300]);
     assert_eq!(proxy.stat("tidegate_queue_length.policy.p"), 3);
-    let (reply, line) = proxy.ask(0, &[]).err().expect("it would have to wait 400 ms");
+    let (reply, line) = proxy.ask(0, &[]).expect_err("it would have to wait 400 ms");
     assert_eq!(line, "rate_limited;policy=p;limit=r");
     assert!(reply.headers.contains(&("retry-after".to_owned(), "1".to_owned())), "{reply:?}");
     for request in held {
@@ -59,7 +59,7 @@ fn without_room_for_waiting_requests_a_limit_that_paces_rejects() {
     let mut proxy = Workers::new(1, &paced(""));
     proxy.may_wait = false;
     proxy.serve(0, &[], &ok());
-    let (reply, _) = proxy.ask(0, &[]).err().expect("nobody can wait");
+    let (reply, _) = proxy.ask(0, &[]).expect_err("nobody can wait");
     assert!(reply.headers.contains(&("retry-after".to_owned(), "1".to_owned())), "{reply:?}");
 }
 
@@ -97,11 +97,11 @@ fn a_held_request_takes_up_no_place_until_it_goes_on() {
     let (third, second, first) = (requests.pop().unwrap(), requests.pop().unwrap(), requests.pop().unwrap());
     proxy.advance(100 * MS);
     // The first is still there, so the second finds no place and is rejected.
-    let (reply, line) = proxy.resume(second).err().expect("one place, and it is taken");
+    let (reply, line) = proxy.resume(second).expect_err("one place, and it is taken");
     assert_eq!((line.as_str(), reply.status), ("overloaded;policy=p", 503));
     proxy.answer(first, &ok());
     proxy.advance(100 * MS);
-    let third = proxy.resume(third).ok().expect("the place is free");
+    let third = proxy.resume(third).expect("the place is free");
     assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 1);
     proxy.answer(third, &ok());
     assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 0);
@@ -122,9 +122,9 @@ fn a_breaker_that_opens_meanwhile_rejects_a_held_request_and_an_open_one_lets_no
     proxy.answer(second, &bad());
     proxy.advance(100 * MS);
     let open = "circuit_open;policy=p;trip=failure_rate";
-    assert_eq!(proxy.resume(third).err().expect("the breaker is open").1, open);
+    assert_eq!(proxy.resume(third).expect_err("the breaker is open").1, open);
     for _ in 0..3 {
-        assert_eq!(proxy.ask(0, &[]).err().expect("at once").1, open);
+        assert_eq!(proxy.ask(0, &[]).expect_err("at once").1, open);
     }
     assert_eq!(proxy.stat("tidegate_queue_length.policy.p"), 0);
 }
@@ -139,7 +139,7 @@ fn a_held_request_keeps_no_probe_from_others_and_its_wait_makes_no_call_slow() {
     }
     proxy.advance(2 * SECOND);
     // Half-open: the only probe is given to the first, which needs not wait.
-    let probe = proxy.ask(0, &[]).ok().expect("the probe");
+    let probe = proxy.ask(0, &[]).expect("the probe");
     assert!(proxy.ask(0, &[]).is_err(), "no second probe");
     proxy.answer(probe, &ok());
     // Closed. Requests that waited longer than a call may take are not slow for it.
@@ -147,7 +147,7 @@ fn a_held_request_keeps_no_probe_from_others_and_its_wait_makes_no_call_slow() {
         let held = proxy.ask(0, &[]).ok().unwrap();
         assert!(held.until.unwrap() - proxy.now > 50 * MS);
         proxy.now = held.until.unwrap();
-        let admitted = proxy.resume(held).ok().expect("a quick upstream trips nothing");
+        let admitted = proxy.resume(held).expect("a quick upstream trips nothing");
         proxy.advance(10 * MS);
         proxy.answer(admitted, &ok());
     }
@@ -218,7 +218,7 @@ fn a_cost_told_by_the_response_is_charged_below_zero_and_refills_before_the_next
     // 21 of 10 are used: 12 have to come back, at one every six seconds.
     assert_eq!(told[1], r#"ratelimit: "r";r=0;t=72"#);
     proxy.advance(72 * SECOND - 1);
-    let (reply, _) = proxy.ask(1, &a).err().expect("not yet");
+    let (reply, _) = proxy.ask(1, &a).expect_err("not yet");
     assert!(reply.headers.contains(&("retry-after".to_owned(), "1".to_owned())));
     proxy.advance(1);
     assert!(proxy.ask(1, &a).is_ok());
