@@ -1,17 +1,20 @@
-//! Nothing on a request's way through matching and key extraction allocates.
+//! Nothing on an admitted request's way allocates, from matching to the end of its stream.
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
 mod requests;
+mod worker;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 
 use requests::{Proxy, encode};
+use serde_json::json;
 use tidegate::config::{
     Attribute, ClientIp, FieldCondition, FieldMatcher, KeySource, Match, PathMatcher, StringMatcher,
 };
 use tidegate::matching::{HeaderMap, Index, KeyBuf, KeyExtractor, Request};
+use worker::{Worker, all_three, request};
 
 thread_local! {
     /// Allocations of this thread alone: the test runner's own do not count.
@@ -106,4 +109,21 @@ fn parsing_finding_and_extracting_allocate_nothing_once_warm() {
     assert_eq!(ALLOCATIONS.get() - before, 0);
     drop(black_box(Box::new(1)));
     assert_eq!(ALLOCATIONS.get() - before, 1, "the counter counts");
+}
+
+#[test]
+fn an_admitted_request_allocates_nothing_from_its_decision_to_its_end_once_warm() {
+    let mut worker = Worker::new(&json!([all_three()]));
+    let requests: Vec<_> = (0..10).map(request).collect();
+    let mut pass = || {
+        for raw in &requests {
+            // All within one bucket of the breaker's window: its turn, ten times a window, copies the breaker's page.
+            worker.now += 1_000;
+            assert!(worker.serve(black_box(raw)).0);
+        }
+    };
+    pass();
+    let before = ALLOCATIONS.get();
+    (0..100).for_each(|_| pass());
+    assert_eq!(ALLOCATIONS.get() - before, 0);
 }

@@ -91,6 +91,7 @@ struct Workspace {
     applied: Vec<decide::Applied>,
     charges: Vec<rates::Charge>,
     key: KeyBuf,
+    header: String,
 }
 
 impl Engine {

@@ -52,27 +52,20 @@ impl Engine {
         self.tell_rates(stream, permit);
     }
 
-    fn tell_rates(&self, stream: &dyn Stream, permit: &Permit) {
-        // Seldom more than one limit: gathered per policy, since each has its own say on headers.
-        let mut views = Vec::new();
-        let mut policy_of_views = None;
-        let tell = |policy: Option<usize>, views: &mut Vec<_>| {
-            if let Some(policy) = policy.and_then(|policy| self.policies.get(policy)) {
-                rate_limit_headers(policy.headers, views, &mut |name, value| stream.add_response_header(name, value));
-            }
-            views.clear();
-        };
-        for held in &permit.held {
-            let What::Charge { limit, quota, charged, .. } = &held.what else { continue };
-            let Some(policy) = self.policies.get(held.policy) else { continue };
-            let Some(rate) = policy.rates.get(*limit).filter(|_| !policy.shadow) else { continue };
-            if policy_of_views != Some(held.policy) {
-                tell(policy_of_views, &mut views);
-                policy_of_views = Some(held.policy);
-            }
-            views.push(rate.view(Left::of(*quota, &charged.budget)));
+    fn tell_rates(&mut self, stream: &dyn Stream, permit: &Permit) {
+        // Charges of one policy stand together: each policy has its own say on headers.
+        for held in permit.held.chunk_by(|one, next| one.policy == next.policy) {
+            let policy = held.first().and_then(|held| self.policies.get(held.policy));
+            let Some(policy) = policy.filter(|policy| !policy.shadow) else { continue };
+            let views = held.iter().filter_map(|held| match &held.what {
+                What::Charge { limit, quota, charged, .. } => {
+                    Some(policy.rates.get(*limit)?.view(Left::of(*quota, &charged.budget)))
+                }
+                What::Breaker(_) | What::Place(_) => None,
+            });
+            let mut add = |name: &str, value: &str| stream.add_response_header(name, value);
+            rate_limit_headers(policy.headers, views, &mut self.work.header, &mut add);
         }
-        tell(policy_of_views, &mut views);
     }
 
     /// The stream has ended, however it did. What the permit held is settled; a second call finds nothing.

@@ -1,7 +1,6 @@
 //! One worker's plugin: its root contexts, each with an engine, and the streams they serve.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{self, Config};
@@ -15,7 +14,7 @@ use super::abi::{self, Action, HeaderMapKind, HostError};
 use super::arena::Callback;
 use super::metrics::HostMetrics;
 use super::share::HostShare;
-use super::stream::{Response, Streams};
+use super::stream::{ByContext, Response, Streams};
 use super::waiting::{AT_ONCE, Waiting};
 
 /// How often time is looked at where no request does: half-open breakers whose probes are lost are the only ones that
@@ -42,7 +41,7 @@ pub fn with<T>(act: impl FnOnce(&mut Plugin) -> T) -> Option<T> {
 
 /// One worker's plugin.
 pub struct Plugin {
-    roots: HashMap<u32, Root>,
+    roots: ByContext<Root>,
     streams: Streams,
     world: World,
 }
@@ -108,7 +107,7 @@ impl Plugin {
         let holds = abi::set_effective_context(u32::MAX) == Err(HostError::Absent);
         let (random, stats, waiting) = (SplitMix64::new(seed()), Registry::default(), Waiting::default());
         Self {
-            roots: HashMap::new(),
+            roots: ByContext::default(),
             streams: Streams::default(),
             world: World { share, own, random, stats, hash_key, waiting, holds },
         }
@@ -282,7 +281,8 @@ impl Plugin {
 
     /// A stream has ended: what it holds is settled. Whoever comes first, the log or the deletion, does it.
     pub fn end(&mut self, callback: &Callback, stream: u32) {
-        let Some(open) = self.streams.get(stream) else { return };
+        // Asked first because reading the clock is a call to the host: most streams come here twice, some hold nothing.
+        let Some(open) = self.streams.get(stream).filter(|open| !open.permit.is_empty()) else { return };
         if let Some(until) = open.waits_until.take() {
             self.world.waiting.remove(until, stream);
         }
@@ -294,8 +294,9 @@ impl Plugin {
     /// A context is gone.
     pub fn close(&mut self, callback: &Callback, context: u32) {
         self.end(callback, context);
-        self.streams.close(context);
-        self.roots.remove(&context);
+        if !self.streams.close(context) {
+            self.roots.remove(&context);
+        }
     }
 }
 

@@ -20,10 +20,13 @@ pub struct Open {
     pub waits_until: Option<Nanos>,
 }
 
+/// Something for each of some contexts.
+pub type ByContext<T> = HashMap<u32, T, BuildHasherDefault<ContextHasher>>;
+
 /// All open streams by context.
 #[derive(Default)]
 pub struct Streams {
-    open: HashMap<u32, Open, BuildHasherDefault<ContextHasher>>,
+    open: ByContext<Open>,
     /// Permits of streams that are gone, for their memory.
     spare: Vec<Permit>,
 }
@@ -41,12 +44,13 @@ impl Streams {
         self.open.get_mut(&context)
     }
 
-    pub fn close(&mut self, context: u32) {
-        if let Some(stream) = self.open.remove(&context)
-            && self.spare.len() < SPARE
-        {
+    /// Forgets a stream; `false` if the context is none.
+    pub fn close(&mut self, context: u32) -> bool {
+        let Some(stream) = self.open.remove(&context) else { return false };
+        if self.spare.len() < SPARE {
             self.spare.push(stream.permit);
         }
+        true
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`stats`] reads what Envoy counts.
 //! - [`ledger`] holds what clients, upstream and stats say against each other.
 //! - [`demo`] plays a few acts without Tidegate and with it; [`report`] draws them.
+//! - [`bench`] measures what Tidegate costs, next to Envoy's own filters.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -34,6 +35,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 mod body;
 pub mod client;
 pub mod demo;

@@ -8,6 +8,7 @@
 )]
 
 mod decisions;
+mod host_calls;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 mod rate_limits;

@@ -1,6 +1,6 @@
 //! Workers of a simulated proxy: engines that share a memory, with time that stands still until told.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use tidegate::config::{self, Config};
@@ -54,6 +54,8 @@ pub struct Workers {
     /// Whether there is room for requests that wait.
     pub may_wait: bool,
     pub share: Memory,
+    /// What responses were asked for since this was last set to 0. In life each is a host call.
+    pub asked: u32,
     scrape: Scrape,
     workers: Vec<Worker>,
 }
@@ -76,7 +78,8 @@ impl Workers {
         let config = read(configuration);
         let (share, scrape) = (Memory::new(), Scrape::default());
         // Long after the host's clock began, as in life.
-        let mut proxy = Self { now: 1_000 * SECOND, may_wait: true, share, scrape, workers: Vec::new() };
+        let now = 1_000 * SECOND;
+        let mut proxy = Self { now, may_wait: true, share, asked: 0, scrape, workers: Vec::new() };
         for seed in 0..count {
             let mut parts = (Memory::new(), Registry::default(), SplitMix64::new(seed as u64));
             let engine = {
@@ -165,7 +168,7 @@ impl Workers {
 
     /// The upstream answers an admitted request; the headers that were added for the client.
     pub fn answer(&mut self, mut admitted: Admitted, answer: &Answer) -> Vec<String> {
-        let stream = Response { answer, added: RefCell::default() };
+        let stream = Response { answer, added: RefCell::default(), asked: Cell::default() };
         self.with(admitted.worker, |engine, env| {
             if !answer.headers.is_empty() {
                 engine.response_headers(&stream, answer.trailers.is_empty(), &mut admitted.permit, env);
@@ -178,12 +181,13 @@ impl Workers {
             // Hosts tell of a stream's end up to three times.
             engine.end(&stream, &mut admitted.permit, env);
         });
+        self.asked += stream.asked.get();
         stream.added.into_inner()
     }
 
     /// The upstream sends the headers of an answer whose body goes on; the answer comes later.
     pub fn start_answer(&mut self, admitted: &mut Admitted, answer: &Answer) {
-        let stream = Response { answer, added: RefCell::default() };
+        let stream = Response { answer, added: RefCell::default(), asked: Cell::default() };
         self.with(admitted.worker, |engine, env| engine.response_headers(&stream, false, &mut admitted.permit, env));
     }
 
@@ -246,14 +250,23 @@ impl Answer {
 struct Response<'a> {
     answer: &'a Answer,
     added: RefCell<Vec<String>>,
+    asked: Cell<u32>,
+}
+
+impl Response<'_> {
+    fn count(&self) {
+        self.asked.set(self.asked.get() + 1);
+    }
 }
 
 impl Stream for Response<'_> {
     fn response_header(&self, name: &str) -> Option<&[u8]> {
+        self.count();
         find(&self.answer.headers, name)
     }
 
     fn response_trailer(&self, name: &str) -> Option<&[u8]> {
+        self.count();
         find(&self.answer.trailers, name)
     }
 
@@ -262,10 +275,12 @@ impl Stream for Response<'_> {
     }
 
     fn flags(&self) -> u64 {
+        self.count();
         self.answer.flags
     }
 
     fn details(&self) -> Option<&[u8]> {
+        self.count();
         Some(if self.answer.local || self.answer.flags != 0 { b"another_had_the_last_word" } else { b"via_upstream" })
     }
 }

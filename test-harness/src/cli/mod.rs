@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod demo;
 mod load;
 mod parse;
@@ -23,6 +24,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Upstream(upstream::Arguments),
     Load(load::Arguments),
@@ -34,6 +36,7 @@ impl Cli {
     /// Runs the command; it fails, rather than errs, when the proxy did not answer some requests.
     pub(crate) async fn run(self) -> Result<ExitCode> {
         match self.command {
+            Command::Bench(arguments) => bench::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,

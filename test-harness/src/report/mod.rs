@@ -1,10 +1,10 @@
-//! The report of a demonstration: charts, a table and one self-contained page.
+//! The report of a demonstration: charts, a table and one self-contained page. Other reports draw with the same pens.
 
-mod html;
+pub(crate) mod html;
 mod model;
-mod page;
+pub(crate) mod page;
 mod series;
-mod svg;
+pub(crate) mod svg;
 mod table;
 mod wrap;
 

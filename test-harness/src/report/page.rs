@@ -21,20 +21,25 @@ const KEY: [(&str, &str); 6] = [
 /// The page.
 pub fn html(report: &Report) -> String {
     let acts: String = report.acts.iter().zip(1..).map(|(act, number)| section(act, number)).collect();
+    let header = format!(
+        "<h1>The same traffic, without Tidegate and with it</h1>\n\
+         <p class=\"lead\">{} Each act was played twice, with the same requests at the same moments: through Envoy alone, and \
+         through Envoy with the Tidegate filter and <a href=\"#policy\">one policy</a> for all acts.</p>\n{}{}",
+        escape(&report.setting),
+        warning(&report.missing),
+        key()
+    );
+    let main = format!("{acts}{}{}{}", table(&report.acts), policy(&report.policy), method(&report.method));
+    shell("Tidegate, with and without", &header, &main)
+}
+
+/// A whole document around what stands at its head and what follows.
+pub fn shell(title: &str, header: &str, main: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Tidegate, with and without</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <header>\n<h1>The same traffic, without Tidegate and with it</h1>\n\
-         <p class=\"lead\">{} Each act was played twice, with the same requests at the same moments: through Envoy alone, and \
-         through Envoy with the Tidegate filter and <a href=\"#policy\">one policy</a> for all acts.</p>\n{}{}</header>\n\
-         <main>\n{acts}{}{}{}</main>\n</body>\n</html>\n",
-        escape(&report.setting),
-        warning(&report.missing),
-        key(),
-        table(&report.acts),
-        policy(&report.policy),
-        method(&report.method)
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <header>\n{header}</header>\n<main>\n{main}</main>\n</body>\n</html>\n"
     )
 }
 
@@ -143,7 +148,8 @@ fn policy(text: &str) -> String {
     )
 }
 
-fn method(rows: &[(String, String)]) -> String {
+/// How it was measured: names and values.
+pub fn method(rows: &[(String, String)]) -> String {
     let rows: String =
         rows.iter().map(|(name, value)| format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(value))).collect();
     format!(

@@ -7,7 +7,7 @@ mod stack;
 use super::html::escape;
 use super::model::{Act, BreakerState, Fate, Group, Performance};
 use super::series::{self, INTERVAL};
-use scale::{Scale, ticks};
+pub use scale::{Scale, ticks};
 use stack::{Layer, path, stack};
 
 const WIDTH: f64 = 440.0;
@@ -96,22 +96,25 @@ pub fn performance(act: &Act, run: &Performance, axes: &Axes, id: &str, title: &
 }
 
 /// A number as short as a drawing needs it.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let rounded = (value * 10.0).round() / 10.0;
     // No minus in front of nothing.
     format!("{}", if rounded == 0.0 { 0.0 } else { rounded })
 }
 
-fn text(class: &str, x: f64, y: f64, text: &str) -> String {
+/// Text that begins, ends or is centred at a point, by its class.
+pub fn text(class: &str, x: f64, y: f64, text: &str) -> String {
     format!("<text class=\"{class}\" x=\"{}\" y=\"{}\">{}</text>", number(x), number(y), escape(text))
 }
 
-fn line(class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) -> String {
+/// A line between two points.
+pub fn line(class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) -> String {
     let [x1, y1, x2, y2] = [x1, y1, x2, y2].map(number);
     format!("<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>")
 }
 
-fn rectangle(class: &str, (left, right): (f64, f64), (top, bottom): (f64, f64)) -> String {
+/// A rectangle between two columns and two rows.
+pub fn rectangle(class: &str, (left, right): (f64, f64), (top, bottom): (f64, f64)) -> String {
     let [x, y, width, height] = [left, top, right - left, bottom - top].map(number);
     format!("<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\"/>")
 }
