@@ -138,7 +138,7 @@ fn compile(
             breakers: match before.and_then(|before| before.breaker.as_ref()) {
                 Some(kept) if kept.settings == *settings => Rc::clone(&kept.breakers),
                 _ => {
-                    let place = format!("{scope}/{name}/circuit_breaker/{}", digest(settings));
+                    let place = format!("{scope}/{name}/circuit_breaker/{:016x}", digest(settings));
                     let opened = CircuitBreakers::new(breaker_settings(settings), env.share, &place);
                     Rc::new(RefCell::new(opened.map_err(|error| failed("circuit breaker", error))?))
                 }
@@ -148,8 +148,12 @@ fn compile(
     };
     let mut rates = Vec::with_capacity(policy.rate_limits.len());
     for settings in &policy.rate_limits {
-        let place = format!("{scope}/{name}/rate_limit/{}/{}", settings.name, digest(settings));
-        let limiter = RateLimiter::new(&rate_settings(settings), share_of(settings, env), &place);
+        let place = format!("{scope}/{name}/rate_limit/{}", settings.name);
+        // What a balance means. The rest can change without it.
+        let owner =
+            digest(&(&settings.key, settings.algorithm, settings.quota, &settings.overrides, settings.max_keys));
+        let share = share_of(settings, env);
+        let limiter = RateLimiter::reusing(&rate_settings(settings), share, &place, owner, env.now);
         rates.push(Rate {
             name: settings.name.clone(),
             key: KeyExtractor::new(&settings.key),
@@ -192,10 +196,10 @@ pub(super) fn share_of<'e>(settings: &config::RateLimit, env: &Env<'e>) -> &'e d
 }
 
 /// The same for equal settings on every worker and in every VM.
-fn digest(settings: &impl Hash) -> String {
+fn digest(settings: &impl Hash) -> u64 {
     let mut hasher = SipHasher13::new();
     settings.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    hasher.finish()
 }
 
 fn breaker_settings(settings: &config::CircuitBreaker) -> circuit_breaker::Settings {

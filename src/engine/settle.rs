@@ -3,6 +3,7 @@
 use crate::control::Nanos;
 use crate::control::circuit_breaker::{CircuitBreakers, State};
 
+use super::compile::share_of;
 use super::headers::rate_limit_headers;
 use super::judge::settle_breaker;
 use super::permit::{Answer, Held, Permit, What};
@@ -112,7 +113,7 @@ impl Engine {
             match what {
                 What::Charge { limit, charged, .. } => {
                     if let Some(rate) = policy.rates.get_mut(limit) {
-                        let share = super::compile::share_of(&rate.settings, env);
+                        let share = share_of(&rate.settings, env);
                         if !rate.limiter.refund(share, charged, env.now) {
                             env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
                         }
@@ -137,7 +138,10 @@ impl Engine {
 
     /// What time alone changes. Any worker, any number of times.
     pub fn tick(&mut self, env: &mut Env<'_>) {
-        for policy in &self.policies {
+        for policy in &mut self.policies {
+            for rate in &mut policy.rates {
+                rate.limiter.keep(share_of(&rate.settings, env), env.now);
+            }
             if let Some(breaker) = &policy.breaker
                 && let Ok(mut breakers) = breaker.breakers.try_borrow_mut()
             {

@@ -7,6 +7,7 @@ mod interleaved;
 mod keys;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
+mod rows;
 mod support;
 mod vectors;
 #[cfg(not(target_family = "wasm"))]

@@ -1,6 +1,7 @@
 //! One worker alone, and shared state that counts.
 
-use std::cell::Cell as StdCell;
+use std::cell::{Cell as StdCell, RefCell};
+use std::collections::HashMap;
 
 use tidegate::control::Nanos;
 use tidegate::control::rate_limit::{Algorithm, Charged, KeyHash, Quota, RateLimiter, Refused, Settings};
@@ -66,9 +67,16 @@ pub struct Counting {
     pub memory: Memory,
     pub loads: StdCell<u32>,
     pub stores: StdCell<u32>,
-    pub opened: StdCell<u32>,
+    rows: RefCell<HashMap<String, u32>>,
     pub fail_load: StdCell<Option<ShareError>>,
     pub fail_store: StdCell<Option<ShareError>>,
+}
+
+impl Counting {
+    /// How many pages there are.
+    pub fn page_count(&self) -> u32 {
+        self.rows.borrow().values().sum()
+    }
 }
 
 impl SharedState for Counting {
@@ -85,7 +93,9 @@ impl SharedState for Counting {
     }
 
     fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
-        self.opened.set(self.opened.get() + count);
+        let mut rows = self.rows.borrow_mut();
+        let there = rows.entry(name.to_owned()).or_default();
+        *there = count.max(*there);
         self.memory.pages(name, count, initial)
     }
 

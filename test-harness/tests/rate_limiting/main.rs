@@ -7,6 +7,8 @@
 mod exact;
 mod keys;
 mod pace;
+mod reload;
+mod responses;
 mod support;
 
 /// Makes four tests of each scenario.
