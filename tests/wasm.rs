@@ -8,7 +8,7 @@
 mod circuit_breaker;
 #[path = "config/main.rs"]
 mod config;
-#[path = "engine.rs"]
+#[path = "engine/main.rs"]
 mod engine;
 #[path = "matching.rs"]
 mod matching;

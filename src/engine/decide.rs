@@ -9,7 +9,7 @@ use crate::control::Nanos;
 use crate::matching::{KeyBuf, Request};
 
 use super::compile::Policy;
-use super::permit::{Held, Permit, What};
+use super::permit::{Held, Permit, Waiting, What};
 use super::rates::Left;
 use super::rejection::{Invalid, Reason, Rejection};
 use super::response::{LocalReply, local_reply, reason_line};
@@ -25,6 +25,11 @@ pub enum Decision {
     Admitted {
         /// The refusal that was not carried out, as the access log has it.
         shadow: Option<String>,
+    },
+    /// It is held: to be asked about again, with [`Engine::resume`], at this time and not before.
+    Wait {
+        /// When.
+        until: Nanos,
     },
     /// It is answered here.
     Rejected {
@@ -56,9 +61,9 @@ pub(super) struct Refusal {
 pub(super) type Refused = (Rejection, Option<Left>);
 
 impl Engine {
-    /// Decides about a request. An admitted one holds `permit` until [`end`](Self::end).
+    /// Decides about a request. One that is admitted or has to wait holds `permit` until [`end`](Self::end).
     pub fn decide(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
-        permit.begin(env.now, request.is_grpc());
+        permit.begin(env.now, request);
         let mut found = std::mem::take(&mut self.work.found);
         self.index.find(request, &mut found);
         self.work.applied.clear();
@@ -75,8 +80,45 @@ impl Engine {
         let refused = self
             .check_requests(request, permit, env)
             .or_else(|| self.pass_breakers(request, permit, env))
-            .or_else(|| self.charge_rates(request, permit, env))
-            .or_else(|| self.enter(permit, env));
+            .or_else(|| self.charge_rates(request, permit, env));
+        if refused.is_none()
+            && let Some((policy, until)) = permit.holds_until(env.now)
+        {
+            self.hold(policy, permit, env);
+            return Decision::Wait { until };
+        }
+        let refused = refused.or_else(|| self.enter(permit, env));
+        self.conclude(refused, request, env)
+    }
+
+    /// Decides about a request that was held, once its time has come: what its rate limits left to decide.
+    pub fn resume(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
+        let Some(waiting) = permit.waiting.take() else { return Decision::Unmatched };
+        self.count_released(&waiting, env);
+        permit.go_on(env.now.saturating_sub(waiting.since), env.now);
+        self.work.applied = waiting.applied;
+        let refused = self.pass_breakers(request, permit, env).or_else(|| self.enter(permit, env));
+        self.conclude(refused, request, env)
+    }
+
+    /// The request has to wait, on behalf of this policy: it keeps its charges and nothing else.
+    fn hold(&mut self, policy: usize, permit: &mut Permit, env: &mut Env<'_>) {
+        self.give_back(permit, |held| !matches!(held.what, What::Charge { .. }), env);
+        permit.waiting = Some(Waiting { since: env.now, policy, applied: self.work.applied.clone() });
+        if let Some(policy) = self.policies.get(policy) {
+            env.stats.add(env.metrics, stats::QUEUE_LENGTH, &[&policy.name], 1);
+        }
+    }
+
+    pub(super) fn count_released(&self, waiting: &Waiting, env: &mut Env<'_>) {
+        if let Some(policy) = self.policies.get(waiting.policy) {
+            env.stats.add(env.metrics, stats::QUEUE_LENGTH, &[&policy.name], -1);
+            let waited = env.now.saturating_sub(waiting.since) / 1_000_000;
+            env.stats.record(env.metrics, stats::QUEUE_WAIT, &[], waited);
+        }
+    }
+
+    fn conclude(&mut self, refused: Option<Refused>, request: &Request<'_>, env: &mut Env<'_>) -> Decision {
         match refused {
             Some((rejection, left)) => self.rejected(&rejection, left, request.is_grpc(), env),
             None => self.admitted(env),
@@ -219,7 +261,7 @@ impl Engine {
         let Some(applied) = self.work.applied.get_mut(at) else { return };
         applied.refused = Some(refusal);
         let policy = applied.policy;
-        self.give_back(permit, Some(policy), env);
+        self.give_back(permit, |held| held.policy == policy, env);
     }
 
     /// The request is rejected: whatever it was granted is given back.
@@ -231,7 +273,7 @@ impl Engine {
         env: &mut Env<'_>,
     ) -> Option<Refused> {
         let policy = self.work.applied.get(at)?.policy;
-        self.give_back(permit, None, env);
+        self.give_back(permit, |_| true, env);
         let Refusal { reason, limit, wait, left } = refusal;
         Some((Rejection { policy, reason, limit, wait }, left))
     }

@@ -24,7 +24,7 @@ use super::{Pages, ShareError, SharedState, Version};
 pub const SLOTS: u32 = 64;
 
 /// Words at the start of each page that belong to the control.
-pub const HEADER: usize = 3;
+pub const HEADER: usize = 4;
 
 /// The most words of state in a slot.
 pub const MAX_WORDS: usize = 3;
@@ -153,6 +153,11 @@ impl Page {
     /// Replaces the control's own words.
     pub fn set_header(&mut self, header: [u64; HEADER]) {
         write(&mut self.bytes, &header);
+    }
+
+    /// Makes it a page of free slots.
+    pub fn clear(&mut self) {
+        self.bytes.fill(0);
     }
 
     /// Looks for a fingerprint. A live key's slot is never handed to another key.

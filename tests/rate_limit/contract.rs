@@ -84,8 +84,8 @@ fn the_largest_numbers_neither_panic_nor_open_the_limit() {
                 let mut solo = Solo::new(&settings(algorithm, quota, 1));
                 for cost in [0, 1, u64::MAX] {
                     let _ = solo.wait(NONE, cost, now);
-                    if let Ok((charged, _)) = solo.limiter.reserve(&solo.share, NONE, 0, cost, u64::MAX, now) {
-                        solo.limiter.charge_late(&solo.share, &charged, u64::MAX, now);
+                    if let Ok((mut charged, _)) = solo.limiter.reserve(&solo.share, NONE, 0, cost, u64::MAX, now) {
+                        solo.limiter.charge_late(&solo.share, &mut charged, u64::MAX, now);
                         solo.limiter.refund(&solo.share, charged, u64::MAX);
                     }
                 }
@@ -101,10 +101,11 @@ fn the_largest_numbers_neither_panic_nor_open_the_limit() {
 fn a_cost_charged_late_has_to_refill_before_anything_passes() {
     let at = |algorithm| {
         let mut solo = Solo::new(&settings(algorithm, quota(10, 10 * SECOND, 10), 1));
-        let charged = solo.charge(NONE, 1, 0).unwrap();
-        assert!(solo.limiter.charge_late(&solo.share, &charged, 29, 0));
+        let mut charged = solo.charge(NONE, 1, 0).unwrap();
+        assert!(solo.limiter.charge_late(&solo.share, &mut charged, 29, 0));
         assert_eq!(solo.remaining(NONE, 0), 0);
         let wait = solo.wait(NONE, 1, 0).unwrap();
+        assert_eq!((charged.budget.remaining, charged.budget.grows_in), (0, Some(wait)));
         assert!(!solo.takes(NONE, 1, wait - 1));
         assert!(solo.takes(NONE, 1, wait));
         wait

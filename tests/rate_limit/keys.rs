@@ -11,7 +11,7 @@ fn a_million_fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory() {
     let share = Counting::default();
     let settings = settings(Algorithm::TokenBucket, quota(1, HOUR, 5), 1_024);
     let mut limiter = RateLimiter::new(&settings, &share, "limit").unwrap();
-    let (pages, bytes) = (share.opened.get(), limiter.shared_bytes());
+    let (pages, bytes) = (share.page_count(), limiter.shared_bytes());
     assert!(limiter.charge(&share, key(0), 0, 5, 0).is_ok());
     let (mut own, mut shared) = (0, 0);
     for number in 1..=1_000_000 {
@@ -26,7 +26,7 @@ fn a_million_fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory() {
     let refused = limiter.charge(&share, key(0), 0, 1, HOUR - 1).unwrap_err();
     assert!(!refused.budget.overflow);
     assert_eq!(refused.wait, Some(1));
-    assert_eq!((share.opened.get(), limiter.shared_bytes()), (pages, bytes));
+    assert_eq!((share.page_count(), limiter.shared_bytes()), (pages, bytes));
 }
 
 #[test]
@@ -80,8 +80,8 @@ fn a_charge_to_the_overflow_budget_is_refunded_and_charged_late_there() {
     assert_eq!(charged.budget.remaining, 1);
     assert!(solo.limiter.refund(&solo.share, charged, 0));
     assert_eq!(solo.remaining(key(2), 0), 3);
-    let charged = solo.charge(key(1), 1, 0).unwrap();
-    assert!(solo.limiter.charge_late(&solo.share, &charged, 4, 0));
+    let mut charged = solo.charge(key(1), 1, 0).unwrap();
+    assert!(solo.limiter.charge_late(&solo.share, &mut charged, 4, 0));
     assert_eq!(solo.wait(key(2), 1, 0), Some(3 * HOUR));
     assert_eq!(solo.remaining(key(0), 0), 2);
 }

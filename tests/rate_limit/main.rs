@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod contract;
+#[cfg(not(target_family = "wasm"))]
+mod interleaved;
 mod keys;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
+mod rows;
 mod support;
 mod vectors;
 #[cfg(not(target_family = "wasm"))]

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tidegate::control::Nanos;
 use tidegate::control::rate_limit::{Algorithm, KeyHash, Quota};
 
+use super::interleaved::*;
 use super::support::*;
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::FixedWindow];
@@ -151,8 +152,8 @@ proptest! {
         let mut now = 0;
         for (cost, thousandths) in costs {
             now += quota.period * thousandths / 1_000;
-            if let Ok(charged) = solo.charge(KeyHash::NONE, cost, now) {
-                prop_assert!(solo.limiter.charge_late(&solo.share, &charged, late, now));
+            if let Ok(mut charged) = solo.charge(KeyHash::NONE, cost, now) {
+                prop_assert!(solo.limiter.charge_late(&solo.share, &mut charged, late, now));
             }
         }
         let capacity = if algorithm == Algorithm::TokenBucket { quota.burst } else { quota.count };

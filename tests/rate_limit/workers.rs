@@ -6,6 +6,7 @@ use std::thread;
 use tidegate::control::rate_limit::{ATTEMPTS, Algorithm, KeyHash, RateLimiter};
 use tidegate::share::{Memory, ShareError};
 
+use super::interleaved::*;
 use super::support::*;
 
 #[test]
@@ -104,11 +105,11 @@ fn without_shared_state_requests_are_admitted_and_the_failure_is_told() {
     assert!(limiter.charge(&share, KeyHash::NONE, 0, 1, 0).unwrap().failed());
     share.fail_load.set(Some(ShareError::Unavailable));
     for _ in 0..10 {
-        let charged = limiter.charge(&share, KeyHash::NONE, 0, 1, 0).unwrap();
+        let mut charged = limiter.charge(&share, KeyHash::NONE, 0, 1, 0).unwrap();
         assert!(charged.failed());
         assert_eq!(charged.budget.remaining, 5);
         assert!(limiter.check(&share, KeyHash::NONE, 0, 1, 0).is_ok());
-        assert!(limiter.charge_late(&share, &charged, 9, 0));
+        assert!(limiter.charge_late(&share, &mut charged, 9, 0));
         assert!(limiter.refund(&share, charged, 0));
     }
     share.fail_load.set(None);

@@ -1,6 +1,6 @@
 //! One worker that can be asked again and again without allocating: requests as the proxy hands them over, answers, and
 //! a count of what each costs the host.
-#![allow(clippy::unwrap_used, reason = "a failing benchmark or test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing benchmark or test may panic")]
 #![allow(dead_code, reason = "not every test or benchmark uses all of it")]
 
 use std::cell::Cell as Count;
@@ -119,9 +119,9 @@ impl Stream for Host {
         0
     }
 
-    fn written_by_upstream(&self) -> bool {
+    fn details(&self) -> Option<&[u8]> {
         self.with_bytes();
-        true
+        Some(b"via_upstream")
     }
 }
 
@@ -143,8 +143,7 @@ impl Worker {
         let config = config::read(text.as_bytes()).unwrap();
         let (now, host, own) = (1_000_000_000_000, Host::default(), Memory::new());
         let (stats, mut random) = (Registry::default(), SplitMix64::new(1));
-        let mut env =
-            Env { now, share: &host, own: &own, random: &mut random, metrics: &host, stats: &stats, hash_key: (1, 2) };
+        let mut env = env(now, &host, &own, &mut random, &stats);
         let engine = Engine::new(&config, None, "test", &mut env).unwrap();
         Self { now, host, own, stats, random, engine, permit: Permit::default() }
     }
@@ -154,26 +153,22 @@ impl Worker {
         let host = &self.host;
         host.bytes.set(0);
         host.plain.set(0);
-        let mut env = Env {
-            now: self.now,
-            share: host,
-            own: &self.own,
-            random: &mut self.random,
-            metrics: host,
-            stats: &self.stats,
-            hash_key: (1, 2),
-        };
+        let mut env = env(self.now, host, &self.own, &mut self.random, &self.stats);
         // All headers come in one call.
         host.with_bytes();
         let request = Request::new(HeaderMap::parse(raw).unwrap(), host);
         let decision = self.engine.decide(&request, &mut self.permit, &mut env);
         if !self.permit.is_empty() {
-            self.engine.response_headers(host, false, &mut self.permit, self.now);
+            self.engine.response_headers(host, false, &mut self.permit, &mut env);
             self.engine.end(host, &mut self.permit, &mut env);
         }
         let calls = Calls { bytes: host.bytes.get(), plain: host.plain.get() };
         (!matches!(decision, Decision::Rejected { .. }), calls)
     }
+}
+
+fn env<'e>(now: u64, host: &'e Host, own: &'e Memory, random: &'e mut SplitMix64, stats: &'e Registry) -> Env<'e> {
+    Env { now, share: host, own, random, metrics: host, stats, hash_key: (1, 2), may_wait: true }
 }
 
 /// A request of one client, as the proxy hands it over.

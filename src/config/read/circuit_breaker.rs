@@ -47,7 +47,7 @@ const DEFAULT_OPEN_MAX: Duration = Duration::from_secs(60);
 /// Each tracked breaker has stats of its own.
 const MAX_KEYS: u32 = 4096;
 const MAX_CALLS: u32 = 1_000_000;
-const MAX_WINDOW_CALLS: u32 = 100_000;
+const MAX_WINDOW_CALLS: u32 = 10_000;
 
 /// The names of gRPC status codes, at their numbers.
 const GRPC_STATUS: [&str; 17] = [
@@ -173,7 +173,7 @@ fn window(cx: &mut Context, node: &Node) -> Option<Window> {
 
 fn half_open(cx: &mut Context, node: &Node) -> Option<HalfOpen> {
     let fields = Fields::open(cx, node, &HALF_OPEN)?;
-    let probes = fields.or(cx, "probes", 5, |cx, node| value::count(cx, node, 1, 1000));
+    let probes = fields.or(cx, "probes", 5, |cx, node| value::count(cx, node, 1, 256));
     let timeout = fields.or(cx, "timeout", 10 * SECOND, |cx, node| value::duration(cx, node, MILLISECOND, HOUR));
     Some(HalfOpen { probes: probes?, timeout: timeout? })
 }

@@ -22,6 +22,8 @@ mod rule;
 mod sliding_window;
 mod token_bucket;
 
+use std::cmp::Ordering;
+
 use self::fixed_window::FixedWindow;
 use self::model::Trace;
 pub use self::model::{Algorithm, Budget, Charged, KeyHash, Quota, Refused, Settings};
@@ -29,7 +31,7 @@ use self::rule::{Rule, Since};
 use self::sliding_window::SlidingWindow;
 use self::token_bucket::TokenBucket;
 use super::Nanos;
-use crate::share::{Address, Found, Page, ShareError, SharedState, SlotTable, Version, Words};
+use crate::share::{Address, Found, Lease, Page, SLOTS, ShareError, SharedState, SlotTable, Version, Words};
 
 /// How often a change is tried before other workers' changes to the same page make it give up.
 pub const ATTEMPTS: u32 = 128;
@@ -42,6 +44,9 @@ pub struct RateLimiter {
     page: Page,
     /// What `page` is a copy of, if a check has just loaded it.
     loaded: Option<Loaded>,
+    /// Which of the owners of these pages this is.
+    epoch: u64,
+    lease: Option<Lease>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +108,8 @@ struct Header {
     latest: Nanos,
     /// How many nanoseconds all refunds together went back; only differences count, so it may wrap.
     refunded: Nanos,
+    /// The epoch the page was written in.
+    epoch: u64,
 }
 
 enum Failure {
@@ -117,24 +124,51 @@ impl RateLimiter {
     /// # Errors
     /// Those of [`SharedState::pages`].
     pub fn new(settings: &Settings, share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
-        let mut words = 1;
-        let mut rules: Vec<Box<dyn Rule>> = Vec::with_capacity(settings.quotas.len());
-        for quota in &settings.quotas {
-            let (needed, rule): (usize, Box<dyn Rule>) = match settings.algorithm {
-                Algorithm::TokenBucket => {
-                    let bucket = TokenBucket::new(quota);
-                    (if bucket.is_whole() { 1 } else { 2 }, Box::new(bucket))
-                }
-                Algorithm::SlidingWindow => (3, Box::new(SlidingWindow::new(quota))),
-                Algorithm::FixedWindow => (2, Box::new(FixedWindow::new(quota))),
-            };
-            words = words.max(needed);
-            rules.push(rule);
+        let (rules, words) = rules(settings);
+        Self::open(settings, share, name, rules, words, None)
+    }
+
+    /// The same where settings change and the host never forgets a name: those with the same `owner`, a digest of the
+    /// settings, share their budgets, and others under the name have pages of their own. Pages that nobody uses any more
+    /// are used again. [`keep`](Self::keep) tells that these are in use.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn reusing(
+        settings: &Settings,
+        share: &dyn SharedState,
+        name: &str,
+        owner: u64,
+        now: Nanos,
+    ) -> Result<Self, ShareError> {
+        let (rules, words) = rules(settings);
+        // Only pages of the same length can follow each other.
+        let name = format!("{name}/{words}x{}", settings.max_keys.clamp(1, SLOTS));
+        let lease = Lease::take(share, &name, owner, now)?;
+        let name = format!("{name}/{}", lease.row);
+        Self::open(settings, share, &name, rules, words, Some(lease))
+    }
+
+    /// Says that the limit is in use; every few seconds, by any worker.
+    pub fn keep(&mut self, share: &dyn SharedState, now: Nanos) {
+        if let Some(lease) = &mut self.lease {
+            lease.renew(share, now);
         }
+    }
+
+    fn open(
+        settings: &Settings,
+        share: &dyn SharedState,
+        name: &str,
+        rules: Vec<Box<dyn Rule>>,
+        words: usize,
+        lease: Option<Lease>,
+    ) -> Result<Self, ShareError> {
         let overflow = u32::try_from(rules.len()).map_err(|_| ShareError::Unavailable)?;
         let table = SlotTable::open(share, name, settings.max_keys, overflow, words)?;
         let page = table.page();
-        Ok(Self { rules, table, page, loaded: None })
+        let epoch = lease.as_ref().map_or(0, |lease| lease.epoch);
+        Ok(Self { rules, table, page, loaded: None, epoch, lease })
     }
 
     /// Looks, and changes nothing; what cannot be looked at conforms. A [`charge`](Self::charge) of the same key at
@@ -249,9 +283,9 @@ impl RateLimiter {
         outcome.is_ok()
     }
 
-    /// Adds a cost that only the response has told. What remains may fall below zero, and has to refill first. Returns
-    /// whether it could be recorded.
-    pub fn charge_late(&mut self, share: &dyn SharedState, charged: &Charged, extra: u64, now: Nanos) -> bool {
+    /// Adds a cost that only the response has told. What remains may fall below zero, and has to refill first; the
+    /// budget in `charged` becomes the one after it. Returns whether it could be recorded.
+    pub fn charge_late(&mut self, share: &dyn SharedState, charged: &mut Charged, extra: u64, now: Nanos) -> bool {
         if charged.failed() || extra == 0 {
             return true;
         }
@@ -261,9 +295,12 @@ impl RateLimiter {
             let time = slot.time(now);
             let mut words = slot.words;
             rule.take(&mut words, extra, time, time);
-            Step::Store((), words, Header { latest: slot.header.latest.max(time), ..slot.header })
+            let budget = budget(rule, &words, slot.overflow, time);
+            Step::Store(budget, words, Header { latest: slot.header.latest.max(time), ..slot.header })
         });
-        outcome.is_ok()
+        let Ok(budget) = outcome else { return false };
+        charged.budget = budget;
+        true
     }
 
     /// How many bytes of shared state the limit's pages hold, the host's own overhead not counted.
@@ -287,7 +324,7 @@ impl RateLimiter {
                 Step::Store(outcome, words, header) => (outcome, words, header),
             };
             self.page.set(slot.address.slot, target.key.fingerprint, &words);
-            self.page.set_header([slot.time(target.now), header.latest, header.refunded]);
+            self.page.set_header([slot.time(target.now), header.latest, header.refunded, header.epoch]);
             match self.table.store(share, slot.address.page, &self.page, slot.version) {
                 Ok(()) => return Ok(outcome),
                 Err(ShareError::Conflict) => *conflicts = conflicts.saturating_add(1),
@@ -324,12 +361,23 @@ impl RateLimiter {
     }
 
     fn header(&self) -> Header {
-        let [newest, latest, refunded] = self.page.header();
-        Header { newest, latest, refunded }
+        let [newest, latest, refunded, epoch] = self.page.header();
+        Header { newest, latest, refunded, epoch }
     }
 
     fn load(&mut self, share: &dyn SharedState, page: u32) -> Result<Version, Failure> {
-        self.table.load(share, page, &mut self.page).map_err(|_| Failure::Unavailable)
+        let version = self.table.load(share, page, &mut self.page).map_err(|_| Failure::Unavailable)?;
+        match self.header().epoch.cmp(&self.epoch) {
+            Ordering::Equal => {}
+            // Another's, whose row this was.
+            Ordering::Less => {
+                self.page.clear();
+                self.page.set_header([0, 0, 0, self.epoch]);
+            }
+            // The row was given to another.
+            Ordering::Greater => return Err(Failure::Unavailable),
+        }
+        Ok(version)
     }
 
     /// What is said of a budget that cannot be looked at.
@@ -337,6 +385,25 @@ impl RateLimiter {
         let capacity = self.rules.get(quota).map_or(0, |rule| rule.capacity());
         Budget { capacity, remaining: capacity, grows_in: None, overflow: false }
     }
+}
+
+/// The rule of each quota, and how many words of state they need.
+fn rules(settings: &Settings) -> (Vec<Box<dyn Rule>>, usize) {
+    let mut words = 1;
+    let mut rules: Vec<Box<dyn Rule>> = Vec::with_capacity(settings.quotas.len());
+    for quota in &settings.quotas {
+        let (needed, rule): (usize, Box<dyn Rule>) = match settings.algorithm {
+            Algorithm::TokenBucket => {
+                let bucket = TokenBucket::new(quota);
+                (if bucket.is_whole() { 1 } else { 2 }, Box::new(bucket))
+            }
+            Algorithm::SlidingWindow => (3, Box::new(SlidingWindow::new(quota))),
+            Algorithm::FixedWindow => (2, Box::new(FixedWindow::new(quota))),
+        };
+        words = words.max(needed);
+        rules.push(rule);
+    }
+    (rules, words)
 }
 
 fn budget(rule: &dyn Rule, words: &Words, overflow: bool, now: Nanos) -> Budget {

@@ -42,7 +42,7 @@ async fn play(arguments: Arguments) -> Result<ExitCode> {
     std::fs::write(&output, report::page(&report)).with_context(|| format!("cannot write {}", output.display()))?;
     println!("\n{}", report::table(&report.acts));
     for act in &report.acts {
-        println!("{}: {}\n", act.title, act.claim);
+        println!("{}\n{}\n", act.title, report::wrap(&act.claim, demo::WIDTH, "  "));
     }
     println!("Charts: {}", output.display());
     if report.missing.is_empty() {

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod load;
 mod parse;
+mod run;
 mod stop;
 mod upstream;
 mod validate;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Checks configurations, and brings a sample upstream and an open-loop client to try them with.
+/// A demonstration, an Envoy to try Tidegate in, a check of configurations, a sample upstream and an open-loop client.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -27,6 +28,7 @@ enum Command {
     Demo(demo::Arguments),
     Upstream(upstream::Arguments),
     Load(load::Arguments),
+    Run(run::Arguments),
     Validate(validate::Arguments),
 }
 
@@ -38,6 +40,7 @@ impl Cli {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,
+            Command::Run(arguments) => run::run(arguments).await,
             Command::Validate(arguments) => validate::run(&arguments),
         }
     }

@@ -112,7 +112,7 @@ impl Script {
         let then = |schedule: Schedule, phase: &Phase| {
             schedule.then(rate(phase), Duration::from_secs(u64::from(phase.seconds)))
         };
-        self.phases.iter().fold(Schedule::default(), then).poisson()
+        self.phases.iter().fold(Schedule::default(), then).jitter(1.0)
     }
 }
 

@@ -25,6 +25,9 @@ use verdict::{Budget, Verdict};
 /// The policy that is shown, below the repository's root.
 pub const POLICY: &str = "envoy/policies/demo.json";
 
+/// How wide lines of text are in the terminal.
+pub const WIDTH: usize = 100;
+
 /// Plays all acts, with the progress on standard output.
 ///
 /// # Errors
@@ -38,7 +41,8 @@ pub async fn play(seed: u64) -> Result<Report> {
     let mut stages = (Stage::open(None).await?, Stage::open(Some(&policy)).await?);
     let (mut all, mut missing) = (Vec::new(), Vec::new());
     for (script, number) in SCRIPTS.iter().zip(1..) {
-        println!("\nAct {number} of {}: {}\n  {}", SCRIPTS.len(), script.title, script.story);
+        let story = report::wrap(script.story, WIDTH, "  ");
+        println!("\nAct {number} of {}: {}\n{story}", SCRIPTS.len(), script.title);
         let most = script.phases.iter().map(|phase| phase.crowd + phase.greedy).fold(0.0, f64::max);
         let most = most.min(acts::upstream().capacity());
         let seed = seed + number * 100;
@@ -65,7 +69,7 @@ pub async fn play(seed: u64) -> Result<Report> {
         missing
             .extend(checked.err().map(|error| format!("clients, upstream and stats agree {run} Tidegate: {error:#}")));
     }
-    Ok(Report { acts: all, policy: text, missing, method: method(seed)? })
+    Ok(Report { setting: setting(), acts: all, policy: text, missing, method: method(seed)? })
 }
 
 /// One client's budget, read as the plugin reads it.
@@ -82,6 +86,13 @@ fn mark(script: &Script) -> Option<Mark> {
     script.trouble.map(|(_, label)| Mark { from, to, label: label.into() })
 }
 
+fn setting() -> String {
+    format!(
+        "An upstream that can serve {:.0} requests a second, behind an Envoy, in four acts.",
+        acts::upstream().capacity()
+    )
+}
+
 /// How it was measured.
 fn method(seed: u64) -> Result<Vec<(String, String)>> {
     let model = acts::upstream();
@@ -89,7 +100,7 @@ fn method(seed: u64) -> Result<Vec<(String, String)>> {
     let rows = [
         ("Date", httpdate::fmt_http_date(SystemTime::now())),
         ("Tidegate", env!("CARGO_PKG_VERSION").to_owned()),
-        ("Envoy", locate::envoy()?.version()?),
+        ("Envoy", short(&locate::envoy()?.version()?)),
         (
             "Envoy's configuration",
             format!("envoy/envoy.yaml, {} workers; without Tidegate: the filter taken out", stage::WORKERS),
@@ -99,9 +110,9 @@ fn method(seed: u64) -> Result<Vec<(String, String)>> {
         (
             "Clients",
             format!(
-                "open loop: requests leave when the schedule says (independent arrivals), whether or not earlier ones were answered; \
+                "open loop: requests leave when the schedule says (evenly, each moved by chance), whether or not earlier ones were answered; \
              latency counts from that moment; a client gives up after {}; {} clients besides the greedy one",
-                milliseconds(acts::PATIENCE),
+                report::milliseconds(Some(acts::PATIENCE.as_secs_f64() * 1000.0)),
                 acts::CLIENTS
             ),
         ),
@@ -121,4 +132,29 @@ fn method(seed: u64) -> Result<Vec<(String, String)>> {
         ),
     ];
     Ok(rows.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+/// Envoy's version without the commit before it and what follows.
+fn short(version: &str) -> String {
+    let number =
+        version.split('/').find(|part| part.starts_with(|first: char| first.is_ascii_digit()) && part.contains('.'));
+    number.unwrap_or(version).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_the_shipped_policys() {
+        let text = std::fs::read_to_string(locate::repository().join(POLICY)).unwrap();
+        let budget = budget(&text).unwrap();
+        assert_eq!((budget.per_second, budget.burst), (40.0, 40.0));
+    }
+
+    #[test]
+    fn of_envoys_version_the_number_is_shown() {
+        assert_eq!(short("9e5580933739775e8bce/1.40.0/Clean/RELEASE/BoringSSL"), "1.40.0");
+        assert_eq!(short("unknown"), "unknown");
+    }
 }

@@ -60,7 +60,11 @@ impl Progress {
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            self.print(live, start.elapsed().as_secs_f64(), false);
+            let now = start.elapsed().as_secs_f64();
+            // The last plain line comes with the last answer.
+            if self.terminal || now < self.seconds - 0.5 {
+                self.print(live, now.min(self.seconds), false);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use tokio::runtime::{self, Runtime};
 
 use super::acts::{CLIENTS, FAILING_DELAY, Key, PATIENCE, Phase, Script, upstream};
 use super::envoy_yaml::EnvoyYaml;
@@ -26,16 +27,23 @@ pub(super) const WORKERS: u32 = 2;
 pub(super) struct Stage {
     envoy: Envoy,
     upstream: Upstream,
+    _apart: Apart,
     policy: Option<String>,
     opening: Stats,
     sent: Vec<Outcomes>,
 }
 
+/// A thread for the upstream alone, so that clients that are behind do not slow it down.
+struct Apart(Option<Runtime>);
+
 impl Stage {
     /// Starts an upstream and an Envoy with `envoy/envoy.yaml`, on ports the kernel chooses. Without a policy Envoy has no
     /// Tidegate filter at all.
     pub(super) async fn open(policy: Option<&Value>) -> Result<Self> {
-        let upstream = Upstream::start().await?;
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let upstream = runtime.spawn(Upstream::start());
+        let apart = Apart(Some(runtime));
+        let upstream = upstream.await??;
         let mut yaml = EnvoyYaml::read()?;
         *yaml.admin()? = json!(0);
         *yaml.listener()? = json!(0);
@@ -47,7 +55,7 @@ impl Stage {
         let envoy = yaml.builder().concurrency(WORKERS).start().await?;
         let opening = envoy.stats().await?;
         let name = policy.and_then(|policy| policy["policies"][0]["name"].as_str()).map(str::to_owned);
-        Ok(Self { envoy, upstream, policy: name, opening, sent: Vec::new() })
+        Ok(Self { envoy, upstream, _apart: apart, policy: name, opening, sent: Vec::new() })
     }
 
     /// Plays an act from its first request to the end of the last.
@@ -75,11 +83,9 @@ impl Stage {
 
         let after = self.settled().await?;
         let samples = [(&crowd, Group::Crowd), (&greedy, Group::Greedy)].into_iter().flat_map(|(load, group)| {
-            load.iter().map(move |Outcome { intended, latency, ending, .. }| Sample {
-                intended: *intended,
-                latency: *latency,
-                group,
-                fate: fate(ending),
+            load.iter().map(move |outcome| {
+                let Outcome { intended, latency, .. } = *outcome;
+                Sample { intended, latency, group, fate: fate(outcome) }
             })
         });
         let performance = Performance {
@@ -143,6 +149,15 @@ impl Stage {
     }
 }
 
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // A runtime waits for its threads when it is dropped, which a task of another must not.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 fn call(key: &str) -> Call {
     Call::get("/").header("x-api-key", key)
 }
@@ -152,16 +167,17 @@ async fn collect(load: Load, live: &Mutex<Live>) -> Vec<Outcome> {
     let mut all = Vec::new();
     load.run_into(|outcome| {
         let ended = outcome.intended + outcome.latency;
-        live.lock().unwrap_or_else(PoisonError::into_inner).count(fate(&outcome.ending), ended);
+        live.lock().unwrap_or_else(PoisonError::into_inner).count(fate(&outcome), ended);
         all.push(outcome);
     })
     .await;
     all
 }
 
-fn fate(ending: &Ending) -> Fate {
-    match ending {
-        Ending::Answered(200..=299) => Fate::Served,
+/// An answer that came when the client, counting from the moment it meant to send, had given up is none.
+fn fate(outcome: &Outcome) -> Fate {
+    match &outcome.ending {
+        Ending::Answered(200..=299) if outcome.latency <= PATIENCE => Fate::Served,
         Ending::Rejected { reason, .. } => match reason.decision.as_str() {
             "rate_limited" => Fate::RateLimited,
             "circuit_open" => Fate::CircuitOpen,

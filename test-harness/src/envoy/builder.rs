@@ -153,7 +153,7 @@ impl Builder {
         }
         let bootstrap = bootstrap::bootstrap(&self.clusters, source, path, &self.raw);
         std::fs::write(path.join("bootstrap.json"), serde_json::to_vec_pretty(&bootstrap)?)?;
-        runner.spawn(path, &self.modules(), &self.command_line(path), &path.join("envoy.log"))
+        runner.spawn(path, &self.modules(), &self.command_line(path), &path.join(super::LOG))
     }
 
     fn command_line(&self, folder: &Path) -> Vec<String> {

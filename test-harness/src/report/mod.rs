@@ -6,10 +6,12 @@ pub(crate) mod page;
 mod series;
 pub(crate) mod svg;
 mod table;
+mod wrap;
 
 pub use model::{Act, BreakerState, Comparison, Fate, Figures, Group, Mark, Performance, Report, Sample, Transitions};
 pub use page::html as page;
 pub use table::{milliseconds, text as table};
+pub use wrap::wrap;
 
 /// The processor and how many of its cores there are for us.
 pub fn machine() -> String {

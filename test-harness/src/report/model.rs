@@ -126,6 +126,8 @@ pub struct Act {
 /// Everything a page shows.
 #[derive(Debug, Clone)]
 pub struct Report {
+    /// What the acts are played in front of, in a sentence.
+    pub setting: String,
     /// The acts, in order.
     pub acts: Vec<Act>,
     /// The policy, as it was written.
@@ -152,6 +154,7 @@ pub struct Figures {
     /// Errors.
     pub failed: usize,
     latencies: Latencies,
+    refusals: Latencies,
     seconds: f64,
 }
 
@@ -175,6 +178,9 @@ impl Figures {
         let mut figures = Self { seconds, ..Self::default() };
         for sample in samples {
             figures.sent += 1;
+            if sample.fate != Fate::Served {
+                figures.refusals.record(sample.latency);
+            }
             match sample.fate {
                 Fate::Served => {
                     figures.served += 1;
@@ -213,6 +219,11 @@ impl Figures {
     pub fn latency_ms(&self, percent: f64) -> Option<f64> {
         (self.served > 0).then(|| self.latencies.percentile(percent).as_secs_f64() * 1000.0)
     }
+
+    /// A percentile of the time after which those that were not served knew, in milliseconds; none when all were served.
+    pub fn refusal_ms(&self, percent: f64) -> Option<f64> {
+        (self.refusals.count() > 0).then(|| self.refusals.percentile(percent).as_secs_f64() * 1000.0)
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +249,7 @@ mod tests {
         assert_eq!((all.sent, all.served, all.failed, all.rejected(), all.admitted()), (6, 2, 1, 3, 3));
         assert_eq!(all.goodput(), 1.0);
         assert_eq!(all.latency_ms(99.0).map(f64::round), Some(30.0));
+        assert_eq!([50.0, 99.0].map(|percent| all.refusal_ms(percent).map(f64::round)), [Some(1.0), Some(900.0)]);
         let greedy = performance.between(Some(Group::Greedy), 0.0, 1.0);
         assert_eq!((greedy.sent, greedy.rate_limited, greedy.overloaded, greedy.circuit_open), (2, 1, 1, 0));
         assert_eq!((greedy.latency_ms(50.0), greedy.served_percent()), (None, 0.0));

@@ -2,6 +2,7 @@
 
 use super::html::escape;
 use super::model::{Act, Comparison, Report};
+use super::series::INTERVAL;
 use super::svg::{self, Axes};
 use super::table::{COLUMNS, pairs};
 
@@ -22,9 +23,9 @@ pub fn html(report: &Report) -> String {
     let acts: String = report.acts.iter().zip(1..).map(|(act, number)| section(act, number)).collect();
     let header = format!(
         "<h1>The same traffic, without Tidegate and with it</h1>\n\
-         <p class=\"lead\">An Envoy in front of an upstream that serves 500 requests a second, in four acts. Each was played \
-         twice, with the same requests at the same moments: through Envoy alone, and through Envoy with the Tidegate filter \
-         and <a href=\"#policy\">one policy</a> for all acts.</p>\n{}{}",
+         <p class=\"lead\">{} Each act was played twice, with the same requests at the same moments: through Envoy alone, and \
+         through Envoy with the Tidegate filter and <a href=\"#policy\">one policy</a> for all acts.</p>\n{}{}",
+        escape(&report.setting),
         warning(&report.missing),
         key()
     );
@@ -57,8 +58,9 @@ fn key() -> String {
     format!(
         "<p class=\"muted\">The upper charts show every request at the moment it was meant to leave, coloured by what became \
          of it; the line on top is the load that was offered. The lower ones show the latency of those that were served. \
-         Everything is taken together over 250 ms.</p>\n\
-         <ul class=\"key\" aria-label=\"Colours\">{series}<li><i class=\"stroke\"></i>offered load</li></ul>\n"
+         Everything is taken together over {} ms. The large figures read: without → with Tidegate.</p>\n\
+         <ul class=\"key\" aria-label=\"Colours\">{series}<li><i class=\"stroke\"></i>offered load</li></ul>\n",
+        INTERVAL * 1000.0
     )
 }
 
@@ -82,10 +84,21 @@ fn section(act: &Act, number: usize) -> String {
          <div class=\"pair\">{}{}</div>\n</section>\n",
         escape(&act.title),
         escape(&act.story),
-        escape(&act.claim),
+        unbroken(&escape(&act.claim)),
         figure(&act.without, "without Tidegate"),
         figure(&act.with, "with Tidegate")
     )
+}
+
+/// The same text with figures and their units kept on one line.
+fn unbroken(text: &str) -> String {
+    [" %", " ms", " s"].iter().fold(text.to_owned(), |text, unit| {
+        let kept = unit.replace(' ', "\u{a0}");
+        // A unit is followed by what ends a word.
+        [" ", ".", ",", ";", ")"]
+            .iter()
+            .fold(text, |text, end| text.replace(&format!("{unit}{end}"), &format!("{kept}{end}")))
+    })
 }
 
 fn capitalised(text: &str) -> String {
@@ -119,8 +132,8 @@ fn table(acts: &[Act]) -> String {
     let groups: String = groups.collect();
     format!(
         "<section aria-labelledby=\"table\">\n<h2 id=\"table\">All figures</h2>\n\
-         <p class=\"muted\">Over each whole act. Latencies are those of the served requests, goodput is served requests per \
-         second; errors are answers other than 2xx, and requests without an answer within a second.</p>\n\
+         <p class=\"muted\">Over each whole act. Admitted are those that Tidegate did not reject. Latencies are those of the served requests, goodput is served requests per \
+         second; errors are answers other than 2xx, and requests that got no answer in time.</p>\n\
          <div class=\"scroll\" role=\"region\" aria-labelledby=\"table\" tabindex=\"0\"><table><thead><tr><th scope=\"col\"></th>\
          {head}</tr></thead>\n{groups}</table></div>\n</section>\n"
     )
@@ -129,8 +142,8 @@ fn table(acts: &[Act]) -> String {
 fn policy(text: &str) -> String {
     format!(
         "<section aria-labelledby=\"policy\">\n<h2 id=\"policy\">The policy</h2>\n\
-         <p class=\"muted\">Each client, told apart by <code>x-api-key</code>, may send 40 requests a second. The breaker looks \
-         at the calls of the last second. At most 40 requests are in flight.</p>\n<pre>{}</pre>\n</section>\n",
+         <p class=\"muted\">A rate limit for each client, a circuit breaker for the upstream, and a bound on what is in flight. All \
+         four acts ran with it.</p>\n<pre>{}</pre>\n</section>\n",
         escape(text.trim_end())
     )
 }
@@ -142,4 +155,59 @@ pub fn method(rows: &[(String, String)]) -> String {
     format!(
         "<section aria-labelledby=\"how\">\n<h2 id=\"how\">How it was measured</h2>\n<dl class=\"method\">{rows}</dl>\n</section>\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Performance;
+
+    fn report() -> Report {
+        let act = Act {
+            title: "<script>alert(1)</script>".into(),
+            story: "a & b".into(),
+            seconds: 1.0,
+            mark: None,
+            greedy: true,
+            shows_breaker: true,
+            without: Performance::default(),
+            with: Performance::default(),
+            claim: "0 < 1".into(),
+            comparisons: vec![Comparison { label: "x".into(), without: "<b>".into(), with: "\"".into() }],
+        };
+        let missing = vec!["<i>0".into()];
+        let (setting, policy) = ("\"setting\"".into(), "{\"a\": \"<\"}".into());
+        Report { setting, acts: vec![act], policy, missing, method: vec![("Seed".into(), "<1>".into())] }
+    }
+
+    #[test]
+    fn nothing_that_is_reported_becomes_markup() {
+        let page = html(&report());
+        for raw in ["<script", "<b>", "<i>0", "<1>", "\"<\"", "0 < 1", "a & b"] {
+            assert!(!page.contains(raw), "{raw} in {page}");
+        }
+    }
+
+    #[test]
+    fn the_page_needs_nothing_but_itself() {
+        let page = html(&report());
+        for outside in ["http:", "https:", "src=", "url(", "@import", "<link", "<script"] {
+            assert!(!page.contains(outside), "{outside} in {page}");
+        }
+    }
+
+    #[test]
+    fn figures_and_units_stay_together() {
+        assert_eq!(unbroken("0 % in 5 ms, not 1.2 s."), "0\u{a0}% in 5\u{a0}ms, not 1.2\u{a0}s.");
+        assert_eq!(unbroken("a sample"), "a sample");
+    }
+
+    #[test]
+    fn what_was_not_shown_is_said_on_the_page() {
+        let mut report = report();
+        report.missing = vec!["the breaker opens".into()];
+        assert!(html(&report).contains("<li>the breaker opens</li>"));
+        report.missing.clear();
+        assert!(!html(&report).contains("class=\"warning\""));
+    }
 }

@@ -1,11 +1,12 @@
 //! Configuration: refused with everything that is wrong, taken in either form, updated without forgetting.
 
 use serde_json::{Value, json};
+use tidegate_harness::Gate;
 use tidegate_harness::client::{self, Call};
 use tidegate_harness::envoy::{Builder, Cluster, Envoy, Listener, Tidegate};
 use tidegate_harness::upstream::{Behaviour, Upstream};
 
-use crate::support::{Rig, main_listener, volley};
+use crate::support::{Rig, SOON, main_listener, volley, volley_beside};
 use crate::with_one_and_four_workers;
 
 with_one_and_four_workers!(
@@ -13,6 +14,7 @@ with_one_and_four_workers!(
     a_configuration_is_read_as_text_and_as_a_struct,
     an_update_keeps_the_state_of_what_did_not_change,
     a_bad_update_leaves_the_last_good_one_serving,
+    requests_in_flight_outlive_an_update,
 );
 
 const OPEN: u32 = 1;
@@ -134,4 +136,39 @@ async fn a_bad_update_leaves_the_last_good_one_serving(workers: u32) {
     rig.envoy.update_listeners(&[main_listener(&config("3/h"))]).await.unwrap();
     assert_eq!(admitted(&rig, "/other").await, 5);
     assert_eq!((updates(&rig, "accepted").await, updates(&rig, "rejected").await), (2.0, 1.0));
+}
+
+async fn requests_in_flight_outlive_an_update(workers: u32) {
+    let places = |limit: u32| {
+        let fixed = json!({"limit": {"algorithm": "fixed", "limit": limit}});
+        json!({"policies": [{"name": "places", "load_shedding": fixed}]})
+    };
+    let listener = main_listener(&places(4));
+    let mut rig = Rig::built(workers, |builder: Builder, upstream| {
+        let builder = builder.dynamic_listeners().drain_time(SOON);
+        builder.cluster(Cluster::new("upstream", upstream.address())).listener(listener)
+    })
+    .await;
+    let gate = Gate::new();
+    rig.upstream.always(Behaviour::respond(200).hold(&gate));
+    let first = volley_beside(rig.main(), 4, |_| Call::get("/"));
+    rig.upstream.wait_for_concurrent(4, SOON).await.unwrap();
+    rig.envoy.update_listeners(&[main_listener(&places(6))]).await.unwrap();
+    rig.wait_for_stat("tidegate_concurrency_limit", &[("policy", "places")], 6).await;
+    // Four of six places are still taken.
+    let second = volley_beside(rig.main(), 10, |_| Call::get("/"));
+    rig.upstream.wait_for_concurrent(6, SOON).await.unwrap();
+    rig.wait_for_stat("tidegate_inflight", &[("policy", "places")], 6).await;
+    rig.wait_for_decisions("places", "overloaded", 8).await;
+    gate.open();
+    let (first, second) = (first.await.unwrap().tally(), second.await.unwrap().tally());
+    assert_eq!((first.admitted(), second.admitted(), second.rejections()), (4, 2, 8), "{first}\n{second}");
+    rig.wait_for_idle("places").await;
+    // The control: with nothing in flight all six are free.
+    gate.close();
+    let third = volley_beside(rig.main(), 10, |_| Call::get("/"));
+    rig.upstream.wait_for_concurrent(6, SOON).await.unwrap();
+    rig.wait_for_decisions("places", "overloaded", 12).await;
+    gate.open();
+    assert_eq!(third.await.unwrap().tally().admitted(), 6);
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod access_logs;
+mod breaker_settings;
 mod breakers;
 mod chains;
 mod concurrency;
@@ -15,6 +16,7 @@ mod grpc;
 mod keys;
 mod matching;
 mod modes;
+mod quotas;
 mod rate_limits;
 mod request_limits;
 mod robustness;

@@ -6,7 +6,7 @@ use tidegate_harness::client::{self, Call};
 use tidegate_harness::envoy::{Listener, Tidegate};
 use tidegate_harness::upstream::Behaviour;
 
-use crate::support::{Rig, SOON, until, volley, volley_beside, volley_http2};
+use crate::support::{Rig, SOON, count, crowd, until, volley, volley_beside};
 use crate::with_one_and_four_workers;
 
 with_one_and_four_workers!(
@@ -27,6 +27,9 @@ fn config(mode: &str) -> Value {
         {"name": named("rates"), "match": {"path": "/rates"}, "rate_limits": [{"name": "all", "rate": "1/h", "burst": 20}]},
         {"name": named("places"), "match": {"path": "/places"}, "load_shedding": {"limit": {"algorithm": "fixed", "limit": 5}}},
         {"name": named("breaker"), "match": {"path": "/breaker"}, "circuit_breaker": {"minimum_calls": 10, "open_duration": "60s"}},
+        {"name": named("joint"), "match": {"path": "/joint"},
+            "rate_limits": [{"name": "all", "rate": "1/h", "burst": 20}],
+            "load_shedding": {"limit": {"algorithm": "fixed", "limit": 2}}},
         {"name": named("bounds"), "match": {"path": "/bounds"}, "request_limits": {"max_path_bytes": 10}},
     ]})
 }
@@ -52,10 +55,32 @@ async fn shadow_counts_what_enforce_rejects_and_rejects_nothing(workers: u32) {
         rig.upstream.always(Behaviour::respond(200).hold(&gate));
         let held = volley_beside(at, 12, |_| Call::get("/places"));
         rig.upstream.wait_for_concurrent(12 - rejects(7), SOON).await.unwrap();
+        if mode != "off" {
+            rig.wait_for_decisions(&format!("{mode}-places"), &format!("{prefix}overloaded"), 7).await;
+        }
         gate.open();
         let tally = held.await.unwrap().tally();
         assert_eq!(tally.rejections(), rejects(7), "{mode}: {tally}");
         check("places", "overloaded", 5, 7).await;
+
+        // One control's refusal costs the policy's others nothing, carried out or not.
+        let gate = Gate::new();
+        rig.upstream.always(Behaviour::respond(200).hold(&gate));
+        let held = volley_beside(at, 12, |_| Call::get("/joint"));
+        rig.upstream.wait_for_concurrent(12 - rejects(10), SOON).await.unwrap();
+        if mode != "off" {
+            rig.wait_for_decisions(&format!("{mode}-joint"), &format!("{prefix}overloaded"), 10).await;
+        }
+        gate.open();
+        assert_eq!(held.await.unwrap().tally().rejections(), rejects(10), "{mode}");
+        if mode != "off" {
+            rig.wait_for_idle(&format!("{mode}-joint")).await;
+        }
+        for _ in 0..19 {
+            client::get(at, "/joint").await.unwrap();
+        }
+        check("joint", "overloaded", 20, 10).await;
+        check("joint", "rate_limited", 20, 1).await;
 
         rig.upstream.always(Behaviour::respond(503));
         for _ in 0..10 {
@@ -120,10 +145,11 @@ async fn a_percentage_of_rejections_is_enforced(workers: u32) {
     for (percent, least, most) in [(0, 0, 0), (50, 840, 1160), (100, 2000, 2000)] {
         let name = format!("p{percent}");
         let path = format!("/{name}");
-        let tally = volley_http2(rig.main(), sent, 8, move |_| Call::get(path.as_str())).await.tally();
+        let decisions = crowd(rig.main(), sent, move |_| Call::get(path.as_str())).await;
         // A half of 2000 has a standard deviation of 22.4: these bounds are more than seven of them away.
-        let rejected = tally.rejected_by(&name, "rate_limited");
-        assert!((least..=most).contains(&rejected), "{percent} %: {tally}");
+        let rejected = count(&decisions, "rate_limited");
+        assert_eq!(count(&decisions, "admitted") + rejected, sent);
+        assert!((least..=most).contains(&rejected), "{percent} %: {rejected} of {sent}");
         until(async || {
             let counted = [
                 rig.decisions(&name, "admitted").await,

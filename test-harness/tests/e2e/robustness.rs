@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidegate_harness::client::{self, Call};
 
-use crate::support::{Rig, SOON, volley, volley_http2};
+use crate::support::{Rig, SOON, count, crowd, volley};
 use crate::with_one_and_four_workers;
 
 with_one_and_four_workers!(
@@ -74,16 +74,14 @@ async fn a_thousand_clients_are_told_apart(workers: u32) {
     }]});
     let rig = Rig::new(workers, &config).await;
     let call = |index: usize| Call::get("/").header("x-key", format!("client-{}", index % 1000));
-    let outcomes = volley_http2(rig.main(), 3000, 16, call).await;
-    let tally = outcomes.tally();
-    assert_eq!((tally.admitted(), tally.rejected_by("many", "rate_limited")), (2000, 1000), "{tally}");
+    let decisions = crowd(rig.main(), 3000, call).await;
+    assert_eq!((count(&decisions, "admitted"), count(&decisions, "rate_limited")), (2000, 1000));
     let mut counts = std::collections::BTreeMap::<_, usize>::new();
     for seen in rig.upstream.seen() {
         *counts.entry(seen.header("x-key").unwrap().to_owned()).or_default() += 1;
     }
     assert!(counts.len() == 1000 && counts.values().all(|&count| count == 2), "{counts:?}");
-    let tally = volley_http2(rig.control(), 3000, 16, call).await.tally();
-    assert_eq!(tally.admitted(), 3000, "{tally}");
+    assert_eq!(count(&crowd(rig.control(), 3000, call).await, "admitted"), 3000);
 }
 
 async fn a_paused_process_does_not_burst(workers: u32) {

@@ -62,6 +62,7 @@ async fn stats_have_their_names_and_labels_whatever_policies_and_keys_are_called
         ("tidegate_build_info", vec!["version"]),
         ("tidegate_circuit_breaker_state", vec!["key", "policy"]),
         ("tidegate_circuit_breaker_transitions_total", vec!["policy", "to"]),
+        ("tidegate_circuit_breaker_trips_total", vec!["policy", "reason"]),
         ("tidegate_concurrency_limit", vec!["policy"]),
         ("tidegate_config_updates_total", vec!["result"]),
         ("tidegate_inflight", vec!["policy"]),

@@ -2,12 +2,14 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use tidegate_harness::client::{Call, Load, Outcomes, Schedule};
+use tidegate_harness::client::{Call, Connection, Load, Outcomes, Schedule};
 use tidegate_harness::envoy::{Builder, Cluster, Envoy, Listener, Tidegate};
-use tidegate_harness::upstream::Upstream;
+use tidegate_harness::upstream::{MARK, Upstream};
 use tidegate_harness::wait_until;
 
 /// How long a condition may take to come true on a busy machine.
@@ -69,9 +71,22 @@ impl Rig {
         stats.count("tidegate_requests_total", &[("policy", policy), ("decision", decision)]) as usize
     }
 
+    /// Waits until so many requests were decided so.
+    pub async fn wait_for_decisions(&self, policy: &str, decision: &str, number: u32) {
+        let labels = [("policy", policy), ("decision", decision)];
+        self.wait_for_stat("tidegate_requests_total", &labels, number).await;
+    }
+
     /// How many requests were decided at all.
     pub async fn decided(&self) -> usize {
         self.envoy.stats().await.unwrap().count("tidegate_requests_total", &[]) as usize
+    }
+
+    /// How many workers have had connections.
+    pub async fn busy_workers(&self) -> usize {
+        let stats = self.envoy.stats().await.unwrap();
+        let workers = stats.samples("envoy_listener_worker_downstream_cx_total", &[]);
+        workers.filter(|worker| worker.value > 0.0).count()
     }
 
     /// Waits until this stat has this value; a stat that is not there has none.
@@ -99,14 +114,44 @@ pub async fn volley(at: SocketAddr, requests: usize, make: impl Fn(usize) -> Cal
     Load::new(at, Schedule::burst(requests)).calls(move |index, _| make(index)).run().await
 }
 
-/// The same over so many HTTP/2 connections.
-pub async fn volley_http2(
+/// So many requests over sixteen connections, each sending its next as soon as the last is answered. Gives the decisions,
+/// `admitted` where the upstream answered.
+pub async fn crowd(
     at: SocketAddr,
     requests: usize,
-    connections: usize,
-    make: impl Fn(usize) -> Call + Send + 'static,
-) -> Outcomes {
-    Load::new(at, Schedule::burst(requests)).http2(connections).calls(move |index, _| make(index)).run().await
+    make: impl Fn(usize) -> Call + Send + Sync + 'static,
+) -> Vec<String> {
+    let make = Arc::new(make);
+    let next = Arc::new(AtomicUsize::new(0));
+    let connections = (0..16).map(|_| {
+        let (make, next) = (make.clone(), next.clone());
+        tokio::spawn(async move {
+            let mut connection = Connection::open(at, false).await.unwrap();
+            let mut decisions = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= requests {
+                    return decisions;
+                }
+                let response = connection.send(make(index)).await.unwrap();
+                decisions.push(match response.reason() {
+                    Some(reason) => reason.decision,
+                    None if response.headers.contains_key(MARK) => "admitted".into(),
+                    None => format!("answered {} by the proxy itself", response.status),
+                });
+            }
+        })
+    });
+    let mut decisions = Vec::new();
+    for connection in connections.collect::<Vec<_>>() {
+        decisions.extend(connection.await.unwrap());
+    }
+    decisions
+}
+
+/// How many of them are this.
+pub fn count(decisions: &[String], decision: &str) -> usize {
+    decisions.iter().filter(|one| *one == decision).count()
 }
 
 /// A volley as one task that runs beside the test.

@@ -11,12 +11,13 @@ pub use scale::{Scale, ticks};
 use stack::{Layer, path, stack};
 
 const WIDTH: f64 = 440.0;
-const LEFT: f64 = 34.0;
-const RIGHT: f64 = WIDTH - 6.0;
+const LEFT: f64 = 50.0;
+/// Beyond it stand the names of lines.
+const RIGHT: f64 = WIDTH - 30.0;
 /// Where the requests' chart begins and ends, from the top.
-const REQUESTS: (f64, f64) = (26.0, 176.0);
-const LATENCY: (f64, f64) = (214.0, 300.0);
-const BREAKER: (f64, f64) = (338.0, 354.0);
+const REQUESTS: (f64, f64) = (28.0, 178.0);
+const LATENCY: (f64, f64) = (218.0, 304.0);
+const BREAKER: (f64, f64) = (344.0, 362.0);
 /// Latencies that are shown, in milliseconds.
 const LATENCIES: (f64, f64) = (10.0, 1000.0);
 
@@ -29,18 +30,22 @@ struct Frame {
 impl Frame {
     /// Where the values of the intervals lie, each in the middle of its own.
     fn places(&self, values: &[f64]) -> Vec<(f64, f64)> {
-        let middle = |index: usize| self.x.at((index as f64 + 0.5) * INTERVAL);
+        self.places_from(0, values)
+    }
+
+    /// The same for values that begin with a later interval.
+    fn places_from(&self, first: usize, values: &[f64]) -> Vec<(f64, f64)> {
+        let middle = |index: usize| self.x.at(((first + index) as f64 + 0.5) * INTERVAL);
         values.iter().enumerate().map(|(index, value)| (middle(index), self.y.at(*value))).collect()
     }
 
-    /// The same, drawn out to the begin of the first interval and the end of the last.
-    fn edge(&self, values: &[f64]) -> Vec<(f64, f64)> {
-        let mut places = self.places(values);
-        if let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) {
-            places.insert(0, (self.x.at(0.0), first.1));
-            places.push((self.x.at(values.len() as f64 * INTERVAL), last.1));
-        }
-        places
+    /// The same as steps: each value from the begin of its interval to the end.
+    fn steps(&self, values: &[f64]) -> Vec<(f64, f64)> {
+        let ends = |(index, value): (usize, &f64)| {
+            let at = |index: usize| (self.x.at(index as f64 * INTERVAL), self.y.at(*value));
+            [at(index), at(index + 1)]
+        };
+        values.iter().enumerate().flat_map(ends).collect()
     }
 }
 
@@ -137,23 +142,23 @@ fn grid(values: &[f64], y: &Scale, label: impl Fn(f64) -> String) -> String {
 }
 
 fn requests(run: &Performance, axes: &Axes, x: Scale) -> String {
-    let ticks = ticks(axes.most, 3);
-    let top = ticks.last().copied().unwrap_or(1.0);
+    let top = axes.most * 1.05;
     let frame = Frame { x, y: Scale::linear((0.0, top), (REQUESTS.1, REQUESTS.0)) };
+    let ticks: Vec<_> = ticks(top, 3).into_iter().filter(|tick| *tick <= top).collect();
     let layer = |class, name, fate: Fate, group: Option<Group>| {
         let chosen = |sample: &super::Sample| sample.fate == fate && group.is_none_or(|group| sample.group == group);
         Layer { class, name, values: series::per_second(&run.samples, axes.seconds, chosen) }
     };
     let layers = [
         layer("served", "served", Fate::Served, Some(Group::Crowd)),
-        layer("greedy", "served, greedy client", Fate::Served, Some(Group::Greedy)),
+        layer("greedy", "greedy", Fate::Served, Some(Group::Greedy)),
         layer("rate", "rate limited", Fate::RateLimited, None),
         layer("open", "circuit open", Fate::CircuitOpen, None),
         layer("shed", "overloaded", Fate::Overloaded, None),
         layer("failed", "errors", Fate::Failed, None),
     ];
     let offered = series::per_second(&run.samples, axes.seconds, |_| true);
-    let outline = format!("<path class=\"offered\" d=\"{}\"/>", path(&frame.edge(&offered)));
+    let outline = format!("<path class=\"offered\" d=\"{}\"/>", path(&frame.steps(&offered)));
     text("muted", 0.0, REQUESTS.0 - 12.0, "requests/s")
         + &grid(&ticks, &frame.y, |value| value.to_string())
         + &stack(&layers, &frame)
@@ -163,29 +168,22 @@ fn requests(run: &Performance, axes: &Axes, x: Scale) -> String {
 fn latency(act: &Act, run: &Performance, x: Scale) -> String {
     let frame = Frame { x, y: Scale::logarithmic(LATENCIES, (LATENCY.1, LATENCY.0)) };
     let of = |percent| series::latency(&run.samples, act.seconds, Group::Crowd, percent);
-    let whose = if act.greedy { "latency of the others' served requests" } else { "latency of the served" };
+    let whose = if act.greedy { "latency of the others, where served" } else { "latency of the served" };
     let (p50, p99) = (of(50.0), of(99.0));
     let label = |value: f64| if value < 1000.0 { format!("{value} ms") } else { "1 s".into() };
     let mut svg = text("muted", 0.0, LATENCY.0 - 12.0, whose) + &grid(&[10.0, 100.0, 1000.0], &frame.y, label);
-    for (class, name, values, away) in [("p99", "p99", &p99, -6.0), ("p50", "p50", &p50, 14.0)] {
-        let mut end = None;
+    let mut ends = Vec::new();
+    for (class, values) in [("p99", &p99), ("p50", &p50)] {
         for (from, values) in runs(values) {
-            let places: Vec<_> = frame
-                .places(&values)
-                .iter()
-                .map(|(x, y)| (x + frame.x.at(from as f64 * INTERVAL) - LEFT, *y))
-                .collect();
-            end = places.last().copied();
-            // A cap at both ends makes a single interval visible.
+            let places: Vec<_> = frame.places_from(from, &values);
+            ends.push((class, places.last().copied().unwrap_or_default()));
+            // A point of its own is drawn as a line to itself: its round cap shows.
             let again = places.last().copied().filter(|_| places.len() == 1);
             let points: Vec<_> = places.into_iter().chain(again).collect();
             svg.push_str(&format!("<path class=\"line {class}\" d=\"{}\"/>", path(&points)));
         }
-        if let Some((x, y)) = end {
-            let fits = (y + away).clamp(LATENCY.0 + 9.0, LATENCY.1 - 3.0);
-            svg.push_str(&text(&format!("end {class}"), x.max(LEFT + 24.0), fits, name));
-        }
     }
+    svg.push_str(&names(&ends));
     let gap = runs(&p50.iter().map(|value| value.is_none().then_some(0.0)).collect::<Vec<_>>());
     let wide = gap.into_iter().filter(|(_, values)| values.len() >= 8).max_by_key(|(_, values)| values.len());
     if let Some((from, values)) = wide {
@@ -193,6 +191,16 @@ fn latency(act: &Act, run: &Performance, x: Scale) -> String {
         svg.push_str(&text("middle muted", frame.x.at(middle), (LATENCY.0 + LATENCY.1) / 2.0 + 4.0, "nothing served"));
     }
     svg
+}
+
+/// The lines' names, beside the end of each line's last stretch, and off each other.
+fn names(ends: &[(&str, (f64, f64))]) -> String {
+    let last = |class: &str| ends.iter().rev().find(|(name, _)| *name == class).map(|(_, place)| *place);
+    let (Some(p99), Some(p50)) = (last("p99"), last("p50")) else { return String::new() };
+    let (middle, half) = ((p99.1 + p50.1) / 2.0, ((p50.1 - p99.1) / 2.0).max(7.0));
+    let upper = (middle - half).max(LATENCY.0 + 6.0);
+    let lower = (middle + half).max(upper + 14.0);
+    text("p99", p99.0 + 6.0, upper + 4.0, "p99") + &text("p50", p50.0 + 6.0, lower + 4.0, "p50")
 }
 
 /// The stretches in which there are values, each with where it begins.
@@ -209,14 +217,14 @@ fn runs(values: &[Option<f64>]) -> Vec<(usize, Vec<f64>)> {
 }
 
 fn breaker(run: &Performance, x: &Scale) -> String {
-    let caption = text("muted", 0.0, BREAKER.0 - 10.0, "circuit breaker");
+    let caption = |words| text("muted", 0.0, BREAKER.0 - 10.0, words);
     if run.breaker.is_empty() {
-        return caption
+        return caption("circuit breaker")
             + &rectangle("none", (LEFT, RIGHT), BREAKER)
-            + &text("middle muted", (LEFT + RIGHT) / 2.0, BREAKER.1 - 4.0, "none");
+            + &text("middle muted", (LEFT + RIGHT) / 2.0, BREAKER.1 - 4.5, "none");
     }
     let end = run.breaker.last().map_or(0.0, |(at, _)| at.as_secs_f64());
-    let mut svg = caption;
+    let mut svg = caption("circuit breaker (dark: open, pale: half-open)");
     let mut rest = run.breaker.as_slice();
     while let Some(((at, state), _)) = rest.split_first() {
         let same = rest.iter().take_while(|(_, other)| other == state).count();
@@ -228,8 +236,8 @@ fn breaker(run: &Performance, x: &Scale) -> String {
             BreakerState::HalfOpen => ("half", ""),
         };
         svg.push_str(&rectangle(class, (from, to), BREAKER));
-        if to - from > 34.0 {
-            svg.push_str(&text(&format!("on {class}"), (from + to) / 2.0, BREAKER.1 - 4.0, name));
+        if to - from > 38.0 {
+            svg.push_str(&text(&format!("on {class}"), (from + to) / 2.0, BREAKER.1 - 4.5, name));
         }
         rest = &rest[same..];
     }

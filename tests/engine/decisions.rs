@@ -1,19 +1,8 @@
 //! One request's life over all policies, on several simulated workers.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
-
-mod requests;
-mod workers;
-
+use super::workers::{Answer, SECOND, Workers};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
-use workers::{Answer, SECOND, Workers};
 
 const GOOD: &str = "admitted";
 
@@ -153,6 +142,154 @@ fn what_is_not_the_upstreams_doing_does_not_trip() {
     assert!((0..20).any(|_| proxy.serve(0, &[], &Answer::status("503")) == OPEN));
 }
 
+const STATE: &str = "tidegate_circuit_breaker_state.policy.p.key.backend";
+
+fn tripped(workers: usize, configuration: &str, answer: &Answer) -> Workers {
+    let mut proxy = Workers::new(workers, configuration);
+    for turn in 0..4 {
+        assert_eq!(proxy.serve(turn % workers, &[], answer), GOOD);
+    }
+    assert_eq!(proxy.stat(STATE), 1);
+    proxy
+}
+
+fn wait_told(proxy: &mut Workers) -> Option<u64> {
+    let (reply, _) = proxy.ask(0, &[]).expect_err("it is open");
+    reply.headers.iter().find(|(name, _)| name == "retry-after").map(|(_, wait)| wait.parse().unwrap())
+}
+
+#[test]
+fn retry_after_lengthens_the_open_time_as_seconds_and_as_a_date() {
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let seconds = bad().header("retry-after", "30");
+    assert_eq!(wait_told(&mut tripped(1, BREAKER, &seconds)), Some(30));
+    let date = bad().header("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT").header("date", DATE);
+    assert_eq!(wait_told(&mut tripped(1, BREAKER, &date)), Some(30));
+    let long = bad().header("retry-after", "3600");
+    assert_eq!(wait_told(&mut tripped(1, BREAKER, &long)), Some(60), "never beyond the maximum");
+    for absurd in ["Sun, 06 Nov 1994 08:40:00 GMT", "-30", "soon", "1764000000"] {
+        let answer = bad().header("retry-after", absurd).header("date", DATE);
+        let wait = wait_told(&mut tripped(1, BREAKER, &answer)).unwrap();
+        assert!(wait <= 2, "{absurd}: {wait}");
+    }
+    let deaf = BREAKER.replace(r#""minimum_calls""#, r#""honor_retry_after": false, "minimum_calls""#);
+    assert!(wait_told(&mut tripped(1, &deaf, &seconds)).unwrap() <= 2);
+}
+
+#[test]
+fn a_grpc_failure_in_its_headers_may_ask_to_be_left_alone_too() {
+    let mut proxy = Workers::new(1, BREAKER);
+    let grpc = [("content-type", "application/grpc")];
+    for _ in 0..4 {
+        proxy.serve(0, &grpc, &ok().header("grpc-status", "14").header("retry-after", "30"));
+    }
+    assert_eq!(wait_told(&mut proxy), Some(30));
+}
+
+#[test]
+fn a_grpc_rejection_of_a_tidegate_further_down_is_no_failure() {
+    let grpc = [("content-type", "application/grpc")];
+    let refused = || ok().header("grpc-status", "14");
+    let mut proxy = Workers::new(1, BREAKER);
+    for _ in 0..20 {
+        let answer = refused().header("x-tidegate-reason", "overloaded;policy=inner");
+        assert_eq!(proxy.serve(0, &grpc, &answer), GOOD);
+    }
+    // The control: the same without the header.
+    assert!((0..20).any(|_| proxy.serve(0, &grpc, &refused()) == OPEN));
+}
+
+#[test]
+fn a_grpc_answer_without_a_status_is_a_failure_only_when_it_was_whole() {
+    let grpc = [("content-type", "application/grpc")];
+    let mut proxy = Workers::new(1, BREAKER);
+    for _ in 0..20 {
+        let mut left = proxy.ask(0, &grpc).expect("the client's leaving trips nothing");
+        proxy.start_answer(&mut left, &ok());
+        proxy.answer(left, &Answer::none(1 << 28));
+    }
+    assert!((0..20).any(|_| proxy.serve(0, &grpc, &ok()) == OPEN), "answered, and no status");
+}
+
+#[test]
+fn a_client_that_leaves_during_a_bad_answer_does_not_hide_it() {
+    let run = |answer: &dyn Fn() -> Answer| {
+        let mut proxy = Workers::new(1, BREAKER);
+        for _ in 0..4 {
+            let mut left = proxy.ask(0, &[]).expect("closed");
+            proxy.start_answer(&mut left, &answer());
+            proxy.answer(left, &Answer::none(1 << 14));
+        }
+        proxy.stat(STATE)
+    };
+    assert_eq!(run(&bad), 1);
+    assert_eq!(run(&|| bad().local()), 0, "another filter's answer");
+    assert_eq!(run(&ok), 0);
+}
+
+#[test]
+fn a_tunnel_is_answered_when_it_stands_and_its_end_says_nothing() {
+    let reset = || Answer::none(1 << 6);
+    for (headers, status) in [([(":method", "CONNECT")], "200"), ([("upgrade", "websocket")], "101")] {
+        let mut proxy = tripped(2, BREAKER, &bad());
+        proxy.advance(2 * SECOND);
+        let tunnels: Vec<_> = (0..2)
+            .map(|worker| {
+                let mut tunnel = proxy.ask(worker, &headers).expect("a probe");
+                proxy.start_answer(&mut tunnel, &Answer::status(status));
+                tunnel
+            })
+            .collect();
+        assert_eq!(proxy.stat(STATE), 0, "{status}: both probes are answered");
+        for tunnel in tunnels {
+            proxy.answer(tunnel, &reset());
+        }
+        assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
+    }
+    // The control: a response that is no tunnel, cut off.
+    let mut proxy = Workers::new(1, BREAKER);
+    for _ in 0..4 {
+        let mut cut = proxy.ask(0, &[]).expect("closed");
+        proxy.start_answer(&mut cut, &ok());
+        proxy.answer(cut, &reset());
+    }
+    assert_eq!(proxy.stat(STATE), 1);
+}
+
+#[test]
+fn probes_whose_answers_stream_on_close_when_their_time_is_over() {
+    let mut proxy = tripped(2, BREAKER, &bad());
+    proxy.advance(2 * SECOND);
+    let mut streams: Vec<_> = (0..2).filter_map(|worker| proxy.ask(worker, &[]).ok()).collect();
+    for stream in &mut streams {
+        proxy.start_answer(stream, &ok());
+    }
+    proxy.advance(4 * SECOND);
+    proxy.tick();
+    assert_eq!(proxy.stat(STATE), 2, "they have a second left to turn out bad");
+    proxy.advance(2 * SECOND);
+    proxy.tick();
+    assert_eq!(proxy.stat(STATE), 0);
+    // What becomes of them later is another generation's.
+    for stream in streams {
+        proxy.answer(stream, &Answer::none(1 << 4));
+    }
+    assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
+}
+
+#[test]
+fn a_probe_that_breaks_off_in_its_body_within_its_time_is_a_failure() {
+    let mut proxy = tripped(2, BREAKER, &bad());
+    proxy.advance(2 * SECOND);
+    let mut stream = proxy.ask(0, &[]).expect("a probe");
+    proxy.start_answer(&mut stream, &ok());
+    proxy.advance(SECOND);
+    proxy.answer(stream, &Answer::none(1 << 4));
+    assert_eq!(proxy.stat(STATE), 1);
+    assert_eq!(proxy.stat("tidegate_circuit_breaker_trips_total.policy.p.reason.probe_failed"), 1);
+    assert_eq!(proxy.stat("tidegate_circuit_breaker_trips_total.policy.p.reason.failure_rate"), 1);
+}
+
 #[test]
 fn grpc_is_judged_by_its_trailers_and_answered_in_its_own_words() {
     let mut proxy = Workers::new(1, BREAKER);
@@ -271,6 +408,16 @@ fn an_update_keeps_what_did_not_change_and_starts_anew_what_did() {
     assert_eq!(proxy.serve(1, &[], &ok()), "rate_limited;policy=p;limit=r", "the bucket is still empty");
     proxy.reconfigure(&configuration("/b", "5/h"));
     assert_eq!(proxy.serve(0, &[], &ok()), GOOD, "another rate is another bucket");
+}
+
+#[test]
+fn a_breaker_that_an_update_ends_is_not_shown_as_open_any_more() {
+    let other = |minimum: u32| BREAKER.replace(r#""minimum_calls": 4"#, &format!(r#""minimum_calls": {minimum}"#));
+    for (next, shown) in [(other(4), 1), (other(5), 0), (r#"{"policies": []}"#.to_owned(), 0)] {
+        let mut proxy = tripped(2, BREAKER, &bad());
+        proxy.reconfigure(&next);
+        assert_eq!(proxy.stat(STATE), shown, "{next}");
+    }
 }
 
 #[test]

@@ -1,18 +1,7 @@
 //! Any sequence of events on any worker keeps what the engine promises.
-#![cfg(not(target_family = "wasm"))]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "tests fail by panicking"
-)]
 
-mod requests;
-mod workers;
-
+use super::workers::{Admitted, Answer, SECOND, Workers};
 use proptest::prelude::*;
-use workers::{Admitted, Answer, SECOND, Workers};
 
 const WORKERS: usize = 3;
 const CLIENTS: [&str; 3] = ["a", "b", "c"];
