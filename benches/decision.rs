@@ -3,7 +3,6 @@
 //! The host's calls come on top of it in a proxy.
 #![allow(clippy::indexing_slicing, reason = "a failing benchmark may panic")]
 #![allow(missing_docs, reason = "the macro makes a function without any")]
-#![allow(clippy::indexing_slicing, reason = "a failing benchmark may panic")]
 
 #[path = "../tests/requests/mod.rs"]
 mod requests;
