@@ -1,6 +1,7 @@
 //! What a request's whole life costs natively: decided, answered, settled, with shared state in memory and a fake clock.
 //!
 //! The host's calls come on top of it in a proxy.
+#![allow(clippy::indexing_slicing, reason = "a failing benchmark may panic")]
 #![allow(missing_docs, reason = "the macro makes a function without any")]
 
 #[path = "../tests/requests/mod.rs"]

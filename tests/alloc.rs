@@ -111,19 +111,30 @@ fn parsing_finding_and_extracting_allocate_nothing_once_warm() {
     assert_eq!(ALLOCATIONS.get() - before, 1, "the counter counts");
 }
 
-#[test]
-fn an_admitted_request_allocates_nothing_from_its_decision_to_its_end_once_warm() {
+/// What a thousand requests of ten clients allocate, once warm, with this much time between two of them.
+fn allocations_of_a_thousand_requests(step: u64) -> usize {
     let mut worker = Worker::new(&json!([all_three()]));
     let requests: Vec<_> = (0..10).map(request).collect();
     let mut pass = || {
         for raw in &requests {
-            // All within one bucket of the breaker's window: its turn, ten times a window, copies the breaker's page.
-            worker.now += 1_000;
+            worker.now += step;
             assert!(worker.serve(black_box(raw)).0);
         }
     };
     pass();
     let before = ALLOCATIONS.get();
     (0..100).for_each(|_| pass());
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn an_admitted_request_allocates_nothing_from_its_decision_to_its_end_once_warm() {
+    // A tenth of a second: within one bucket of the breaker's window.
+    assert_eq!(allocations_of_a_thousand_requests(100_000), 0);
+}
+
+#[test]
+fn the_first_answer_in_a_bucket_of_a_breakers_window_is_the_only_one_that_allocates() {
+    // One second is one bucket, and rewrites the breaker's record once: read, two copies, and written.
+    assert!(allocations_of_a_thousand_requests(1_000_000) <= 4);
 }

@@ -14,12 +14,13 @@ use siphasher::sip::SipHasher13;
 
 use crate::config::{self, BasisPoints, Config, Mode, Scope};
 use crate::control::Nanos;
-use crate::control::circuit_breaker::{self, CircuitBreakers};
+use crate::control::circuit_breaker::{self, CircuitBreakers, State};
 use crate::control::concurrency::Concurrency;
 use crate::control::rate_limit::{self, RateLimiter};
 use crate::matching::{Index, KeyExtractor};
 use crate::share::{ShareError, SharedState};
 
+use super::settle::key_label;
 use super::stats::{self, MetricId};
 use super::{Engine, Env, Workspace};
 
@@ -86,7 +87,30 @@ impl Engine {
             .into_iter()
             .map(|policy| compile(policy, config.mode.max(policy.mode), previous, scope, env))
             .collect::<Result<_, _>>()?;
-        Ok(Self { policies, index, work: Workspace::default() })
+        let engine = Self { policies, index, work: Workspace::default() };
+        if let Some(previous) = previous {
+            engine.clear_gauges(previous, env);
+        }
+        Ok(engine)
+    }
+
+    /// Breakers of the engine before that are gone or begin anew are not open any more, and nobody else would say so.
+    fn clear_gauges(&self, previous: &Self, env: &mut Env<'_>) {
+        for before in &previous.policies {
+            let Some(old) = &before.breaker else { continue };
+            let now = self.policy(&before.name).and_then(|policy| policy.breaker.as_ref());
+            if now.is_some_and(|now| Rc::ptr_eq(&now.breakers, &old.breakers)) {
+                continue;
+            }
+            let Ok(mut breakers) = old.breakers.try_borrow_mut() else { continue };
+            for slot in breakers.slots() {
+                if let Some(key) = breakers.label(slot).map(|label| key_label(label).to_owned())
+                    && breakers.state(env.share, slot) != State::Closed
+                {
+                    env.stats.record(env.metrics, stats::BREAKER_STATE, &[&before.name, &key], 0);
+                }
+            }
+        }
     }
 
     fn policy(&self, name: &str) -> Option<&Policy> {

@@ -152,11 +152,15 @@ impl Engine {
     }
 }
 
+/// A key as stats and logs name it.
+pub(super) fn key_label(label: &str) -> &str {
+    if label.is_empty() { "_all" } else { label }
+}
+
 /// Counts and logs the changes of state this worker made. Over all workers each is told once.
 pub(super) fn report(policy: &str, breakers: &mut CircuitBreakers, env: &mut Env<'_>) {
     while let Some((slot, change)) = breakers.take_transition() {
-        let label = breakers.label(slot).unwrap_or_default();
-        let key = if label.is_empty() { "_all" } else { label };
+        let key = key_label(breakers.label(slot).unwrap_or_default());
         env.stats.record(env.metrics, stats::BREAKER_STATE, &[policy, key], u64::from(change.to.code()));
         env.stats.add(env.metrics, stats::BREAKER_TRANSITIONS, &[policy, change.to.name()], 1);
         let (from, to) = (change.from.name(), change.to.name());

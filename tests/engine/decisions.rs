@@ -411,6 +411,16 @@ fn an_update_keeps_what_did_not_change_and_starts_anew_what_did() {
 }
 
 #[test]
+fn a_breaker_that_an_update_ends_is_not_shown_as_open_any_more() {
+    let other = |minimum: u32| BREAKER.replace(r#""minimum_calls": 4"#, &format!(r#""minimum_calls": {minimum}"#));
+    for (next, shown) in [(other(4), 1), (other(5), 0), (r#"{"policies": []}"#.to_owned(), 0)] {
+        let mut proxy = tripped(2, BREAKER, &bad());
+        proxy.reconfigure(&next);
+        assert_eq!(proxy.stat(STATE), shown, "{next}");
+    }
+}
+
+#[test]
 fn oversized_requests_get_the_status_that_says_so() {
     let mut proxy = Workers::new(
         1,

@@ -44,6 +44,10 @@ pub(super) struct Closed {
 }
 
 /// The window, by its type.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one per breaker; boxing the larger would allocate at each turn of the window"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Calls {
     Time(TimeWindow),

@@ -207,12 +207,17 @@ impl CircuitBreakers {
         if self.settings.mode != Mode::Auto {
             return;
         }
-        for slot in (0..=self.settings.max_keys).map(SlotId).take(self.breakers.len()) {
+        for slot in self.slots() {
             if self.label(slot).is_some() {
                 let transition = self.with(slot, share, now, rng, |breaker, at| breaker.expire(at));
                 self.report(slot, transition.flatten());
             }
         }
+    }
+
+    /// The breakers whose keys this worker may have seen; those it has not have no label.
+    pub fn slots(&self) -> impl Iterator<Item = SlotId> + use<> {
+        (0..=self.settings.max_keys).map(SlotId).take(self.breakers.len())
     }
 
     /// The next change of state that this worker made and nobody has heard of. To be asked after each

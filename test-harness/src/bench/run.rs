@@ -16,8 +16,10 @@ use super::variants::{self, Variant, write_request};
 use crate::client::Latencies;
 use crate::envoy::{Cluster, Envoy, Listener};
 
-/// Connections of a burst: enough that the worker seldom waits for the client, few enough that it never has a backlog.
-const CONNECTIONS: usize = 16;
+/// Connections of a burst, and how long their messages gather: the worker is woken for dozens at a time, so that what is
+/// measured is the work and not the waking.
+const CONNECTIONS: usize = 64;
+const GATHER: Duration = Duration::from_micros(500);
 /// Connections for load at a fixed rate: as many as can be busy before latency is worth nothing.
 const OPEN_CONNECTIONS: usize = 64;
 /// How often the host calls are timed.
@@ -108,7 +110,7 @@ impl Bench {
         let random = &mut self.random;
         let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys));
         client
-            .run(&mut self.upstream, requests, |_| Duration::ZERO, write, |_| {})
+            .run(&mut self.upstream, requests, GATHER, |_| Duration::ZERO, write, |_| {})
             .with_context(|| title.to_owned())?;
         Ok((self.worker.nanos()? - before) as f64 / requests as f64 / 1_000.0)
     }
@@ -140,7 +142,9 @@ impl Bench {
                     let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys));
                     let (start, before) = (Instant::now(), bench.worker.nanos()?);
                     client
-                        .run(&mut bench.upstream, requests, due, write, |latency| latencies.record(latency))
+                        .run(&mut bench.upstream, requests, Duration::ZERO, due, write, |latency| {
+                            latencies.record(latency)
+                        })
                         .with_context(|| format!("{title} at {rate}/s"))?;
                     let seconds = start.elapsed().as_secs_f64();
                     let busy = (bench.worker.nanos()? - before) as f64 / seconds / 1e7;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use tokio::runtime::{self, Runtime};
 
 use super::acts::{CLIENTS, FAILING_DELAY, Key, PATIENCE, Phase, Script, upstream};
 use super::envoy_yaml::EnvoyYaml;
@@ -26,16 +27,23 @@ pub(super) const WORKERS: u32 = 2;
 pub(super) struct Stage {
     envoy: Envoy,
     upstream: Upstream,
+    _apart: Apart,
     policy: Option<String>,
     opening: Stats,
     sent: Vec<Outcomes>,
 }
 
+/// A thread for the upstream alone, so that clients that are behind do not slow it down.
+struct Apart(Option<Runtime>);
+
 impl Stage {
     /// Starts an upstream and an Envoy with `envoy/envoy.yaml`, on ports the kernel chooses. Without a policy Envoy has no
     /// Tidegate filter at all.
     pub(super) async fn open(policy: Option<&Value>) -> Result<Self> {
-        let upstream = Upstream::start().await?;
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let upstream = runtime.spawn(Upstream::start());
+        let apart = Apart(Some(runtime));
+        let upstream = upstream.await??;
         let mut yaml = EnvoyYaml::read()?;
         *yaml.admin()? = json!(0);
         *yaml.listener()? = json!(0);
@@ -47,7 +55,7 @@ impl Stage {
         let envoy = yaml.builder().concurrency(WORKERS).start().await?;
         let opening = envoy.stats().await?;
         let name = policy.and_then(|policy| policy["policies"][0]["name"].as_str()).map(str::to_owned);
-        Ok(Self { envoy, upstream, policy: name, opening, sent: Vec::new() })
+        Ok(Self { envoy, upstream, _apart: apart, policy: name, opening, sent: Vec::new() })
     }
 
     /// Plays an act from its first request to the end of the last.
@@ -137,6 +145,15 @@ impl Stage {
                 let state = state(stats.count("tidegate_circuit_breaker_state", &[]));
                 seen.lock().unwrap_or_else(PoisonError::into_inner).push((start.elapsed(), state));
             }
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // A runtime waits for its threads when it is dropped, which a task of another must not.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
         }
     }
 }

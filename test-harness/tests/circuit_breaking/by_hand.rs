@@ -27,7 +27,7 @@ async fn passes(rig: &Rig, path: &str, key: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_beyond_the_maximum_share_one_breaker() {
     let breaker = json!({"key": [{"header": "x-key"}], "max_keys": 2, "minimum_calls": 10, "open_duration": "60s"});
-    let rig = Rig::new(4, &crate::config(&breaker)).await;
+    let rig = crate::guarded(4, &breaker).await;
     for key in ["a", "b", "c", "d"] {
         assert!(passes(&rig, "/", key).await);
     }

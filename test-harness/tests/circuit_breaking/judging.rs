@@ -6,7 +6,7 @@ use tidegate_harness::client::{self, Call};
 use tidegate_harness::upstream::Behaviour;
 
 use crate::support::{Rig, SOON, until, volley, volley_beside};
-use crate::{CLOSED, OPEN, breaker, config, transitions, trip, with_1_2_4_and_8_workers};
+use crate::{CLOSED, OPEN, breaker, transitions, trip, with_1_2_4_and_8_workers};
 
 with_1_2_4_and_8_workers!(
     a_flapping_upstream_trips_at_its_threshold_and_not_one_request_below,
@@ -28,7 +28,7 @@ fn per_case(window: Value) -> Value {
 }
 
 async fn a_flapping_upstream_trips_at_its_threshold_and_not_one_request_below(workers: u32) {
-    let rig = Rig::new(workers, &config(&per_case(json!({"type": "time", "duration": "10m"})))).await;
+    let rig = crate::guarded(workers, &per_case(json!({"type": "time", "duration": "10m"}))).await;
     // A hundred at once, good and bad by turns: nothing is judged before the last of them has ended.
     for (name, failures, expected) in [
         ("a49", 49, CLOSED),
@@ -54,7 +54,7 @@ async fn a_flapping_upstream_trips_at_its_threshold_and_not_one_request_below(wo
         }
     }
 
-    let rig = Rig::new(workers, &config(&per_case(json!({"type": "count", "calls": 100})))).await;
+    let rig = crate::guarded(workers, &per_case(json!({"type": "count", "calls": 100}))).await;
     for round in 0..3 {
         let name: &'static str = ["x", "y", "z"][round];
         // The ring's oldest are good, so each bad one that follows puts one in a good one's place.
@@ -68,7 +68,7 @@ async fn a_flapping_upstream_trips_at_its_threshold_and_not_one_request_below(wo
 }
 
 async fn results_from_before_the_last_change_of_state_change_nothing(workers: u32) {
-    let rig = Rig::new(workers, &config(&breaker("0.5s", 2, "60s"))).await;
+    let rig = crate::guarded(workers, &breaker("0.5s", 2, "60s")).await;
     let (late, probing) = (Gate::new(), Gate::new());
     rig.upstream.always(Behaviour::respond(500).hold(&late));
     let first = volley_beside(rig.main(), 20, |_| Call::get("/"));
@@ -133,7 +133,7 @@ async fn slow_is_what_takes_long_to_its_headers() {
     let breaker = json!({
         "minimum_calls": 10, "open_duration": "60s", "slow_call_duration": "200ms", "slow_call_rate_threshold": 50
     });
-    let rig = Rig::new(2, &config(&breaker)).await;
+    let rig = crate::guarded(2, &breaker).await;
     let pause = std::time::Duration::from_millis(300);
     rig.upstream.always(Behaviour::respond(200).slow_body(2, 10, pause));
     assert_eq!(volley(rig.main(), 20, |_| Call::get("/")).await.tally().admitted(), 20);

@@ -22,10 +22,10 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tidegate_harness::client::{self, Call, Load, Outcomes, Schedule};
-use tidegate_harness::envoy::Envoy;
+use tidegate_harness::envoy::{Envoy, Route};
 use tidegate_harness::upstream::Behaviour;
 
-use crate::support::{Rig, until};
+use crate::support::{Rig, main_listener, until};
 
 const CLOSED: u32 = 0;
 const OPEN: u32 = 1;
@@ -38,6 +38,12 @@ fn config(breaker: &Value) -> Value {
         "circuit_breaker": breaker,
         "load_shedding": {"limit": {"algorithm": "fixed", "limit": 100_000}}
     }]})
+}
+
+/// This breaker in front of an upstream that may take as long as it likes.
+async fn guarded(workers: u32, breaker: &Value) -> Rig {
+    let patient = Route::prefix("/", "upstream").timeout("0s");
+    Rig::with(workers, [main_listener(&config(breaker)).route(patient)]).await
 }
 
 /// Trips at ten failures of ten.

@@ -7,13 +7,13 @@ use serde_json::json;
 use tidegate_harness::client::{Call, Cancel, Load, Schedule};
 use tidegate_harness::ledger::Ledgers;
 
-use crate::support::{Rig, seed};
-use crate::{config, transitions};
+use crate::support::seed;
+use crate::transitions;
 
 /// Random arrivals, latencies and statuses, a tenth of them failures; clients that leave; pauses.
 async fn rejections(workers: u32, failures_percent: u32, seed: u64) -> usize {
     let breaker = json!({"minimum_calls": 20, "consecutive_failures": 12, "slow_call_duration": "2s"});
-    let rig = Rig::new(workers, &config(&breaker)).await;
+    let rig = crate::guarded(workers, &breaker).await;
     let second = Duration::from_secs(1);
     let schedule = Schedule::constant(20.0, 2 * second)
         .then_ramp(250.0, 4 * second)

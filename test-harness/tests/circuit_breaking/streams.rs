@@ -49,7 +49,7 @@ async fn a_tunnel_that_stands_is_a_probe_answered_well() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_outlives_the_probes_timeout_closes_and_one_that_breaks_off_before_does_not() {
-    let rig = Rig::new(2, &config(&breaker("0.5s", 1, "2s"))).await;
+    let rig = crate::guarded(2, &breaker("0.5s", 1, "2s")).await;
     trip(&rig).await;
     let endless = Gate::new();
     let stream = Behaviour::respond(200).steps(vec![Step::Data("event".into()), Step::Hold(endless.clone())]);

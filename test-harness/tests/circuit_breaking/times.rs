@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use tidegate_harness::client::{self, Ending, Load, Outcome, Schedule};
 use tidegate_harness::upstream::Behaviour;
 
-use crate::config;
-use crate::support::{Rig, seed};
+use crate::support::seed;
 
 /// What timers, the machine and the distance between two requests may add.
 const SLACK: f64 = 0.3;
@@ -19,7 +18,7 @@ async fn gaps(workers: u32, open_duration_max: &str, seed: u64) -> Vec<f64> {
         "minimum_calls": 5, "open_duration": "1s", "open_duration_max": open_duration_max,
         "half_open": {"probes": 1, "timeout": "60s"}
     });
-    let rig = Rig::new(workers, &config(&breaker)).await;
+    let rig = crate::guarded(workers, &breaker).await;
     rig.upstream.always(Behaviour::respond(503));
     let outcomes = Load::new(rig.main(), Schedule::constant(40.0, Duration::from_millis(8500))).seed(seed).run().await;
     let passed: Vec<&Outcome> =
@@ -62,7 +61,7 @@ async fn gaps_double_from_one_second_within_their_jitter() {
 
 /// What the first rejection says after failures with this `Retry-After`, of an upstream whose clock is off.
 async fn told(breaker: Value, retry_after: &str) -> u64 {
-    let rig = Rig::new(2, &config(&breaker)).await;
+    let rig = crate::guarded(2, &breaker).await;
     let answer = Behaviour::respond(503).header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
     rig.upstream.fail(answer.header("retry-after", retry_after));
     for _ in 0..10 {
