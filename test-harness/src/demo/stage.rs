@@ -88,7 +88,9 @@ impl Stage {
                 Sample { intended, latency, group, fate: fate(outcome) }
             })
         });
+        let late = |outcome: &Outcome| outcome.sent.saturating_sub(outcome.intended);
         let performance = Performance {
+            lag: crowd.iter().chain(&greedy).map(late).max().unwrap_or_default(),
             samples: samples.collect(),
             breaker: breaker.into_inner().unwrap_or_else(PoisonError::into_inner),
             transitions: transitions(&after.since(&before)),

@@ -72,6 +72,8 @@ pub struct Performance {
     pub breaker: Vec<(Duration, BreakerState)>,
     /// What the breaker's counters say of the act.
     pub transitions: Transitions,
+    /// The most that a request left late.
+    pub lag: Duration,
     /// How many requests reached the upstream while it was failing.
     pub reached_failing: usize,
 }
