@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 # An empty ENVOY_BIN= is as good as none.
 export ENVOY_BIN ENVOY_VERSION
 
-HARNESS := cargo run --quiet --release --locked --package tidegate-harness --bin tidegate-harness --
+HARNESS := cargo run --quiet --profile tool --locked --package tidegate-harness --bin tidegate-harness --
 SAY := @printf '\n==> %s\n'
 
 .PHONY: help setup setup-rust setup-envoy setup-wasm-bindgen build run demo test test-native test-wasm e2e images \

@@ -30,8 +30,8 @@ stage_envoy() {
 }
 
 stage_upstream() {
-    cargo build --release --locked --package tidegate-harness --bin tidegate-harness
-    stage_program "$context/upstream" "$TARGET_DIR/release/tidegate-harness"
+    cargo build --profile tool --locked --package tidegate-harness --bin tidegate-harness
+    stage_program "$context/upstream" "$TARGET_DIR/tool/tidegate-harness"
 }
 
 ./scripts/container-engine.sh
