@@ -6,7 +6,7 @@
 //! - [`stats`] reads what Envoy counts.
 //! - [`ledger`] holds what clients, upstream and stats say against each other.
 //! - [`demo`] plays a few acts without Tidegate and with it; [`report`] draws them.
-//! - [`bench`] measures what Tidegate costs, next to Envoy's own filters.
+//! - [`mod@bench`] measures what Tidegate costs, next to Envoy's own filters.
 //!
 //! ```no_run
 //! use std::time::Duration;
