@@ -14,3 +14,4 @@ for target in wasm32-wasip1 wasm32-unknown-unknown; do
         rustup target add "$target" || die "no $target in this Rust. With rustup: rustup target add $target"
     fi
 done
+have_or_install cc build-essential

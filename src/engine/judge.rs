@@ -38,6 +38,10 @@ impl Engine {
             let wish = stream.response_header("retry-after");
             answer.retry_after = wish.and_then(|value| retry_after(value, || stream.response_header("date")));
             answer.from_upstream = is_via_upstream(stream.details());
+            // A status that is no failure, a 404 say, is an answer like any other, however long its body takes.
+            if !ends && answer.from_upstream && !answer.rejected_downstream && answer.grpc_status.is_none() {
+                self.hear(status, took, permit, env);
+            }
         } else if status == 101 || (permit.connect && (200..300).contains(&status)) {
             let ending = Ending { status: Some(status), from_upstream: true, ..Ending::default() };
             let answer = permit.answer;

@@ -116,7 +116,7 @@ fn counted(settings: Settings) -> (Counted, CircuitBreakers, SlotId) {
 
 /// The cost that users read in `docs/circuit-breaking.md`: cell and page operations.
 #[test]
-fn a_request_costs_what_the_design_note_says() {
+fn a_request_costs_what_the_document_on_them_says() {
     let rng = &mut SplitMix(1);
     let (share, mut breakers, slot) = counted(Settings::default());
     assert_eq!(breakers.slot(&share, KEY, "upstream"), slot);
