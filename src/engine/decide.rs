@@ -129,8 +129,16 @@ impl Engine {
         let Some(policy) = self.policies.get(rejection.policy) else { return Decision::Unmatched };
         env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, rejection.reason.label()], 1);
         let rate = rejection.limit.and_then(|limit| policy.rates.get(limit));
-        let view = rate.zip(left).map(|(rate, left)| rate.view(left));
-        let reply = local_reply(policy, rejection, view.as_ref(), grpc);
+        // All of the policy's limits where they were asked, else the one that was charged and refused.
+        let mut views: Vec<_> = Vec::new();
+        if rate.is_some() {
+            let asked = self.work.asked(rejection.policy);
+            views.extend(asked.filter_map(|(limit, left)| Some(policy.rates.get(limit)?.view(left))));
+        }
+        if views.is_empty() {
+            views.extend(rate.zip(left).map(|(rate, left)| rate.view(left)));
+        }
+        let reply = local_reply(policy, rejection, &views, grpc);
         let line = reason_line(policy, rejection, rate.map(|rate| rate.name.as_str()));
         Decision::Rejected { reply, line }
     }

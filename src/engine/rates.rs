@@ -11,7 +11,7 @@ use super::headers::RateView;
 use super::permit::{Held, Permit, What};
 use super::rejection::Reason;
 use super::settle::Stream;
-use super::{Engine, Env, stats};
+use super::{Engine, Env, Workspace, stats};
 
 /// The most that one response can be charged: as much as the largest burst.
 const MOST_CHARGED_LATE: u64 = 1_000_000_000;
@@ -25,6 +25,8 @@ pub(super) struct Charge {
     key: KeyHash,
     quota: usize,
     cost: u64,
+    /// What is left, once it was asked.
+    left: Option<Left>,
 }
 
 /// What is left of a rate limit, as its clients are told.
@@ -184,7 +186,7 @@ impl Engine {
                     };
                     if let Some(quota) = quota {
                         let cost = rate.cost(request);
-                        self.work.charges.push(Charge { applied: at, limit, key, quota, cost });
+                        self.work.charges.push(Charge { applied: at, limit, key, quota, cost, left: None });
                     }
                 }
             }
@@ -218,13 +220,16 @@ impl Engine {
         let mut first: Option<(usize, Refusal)> = None;
         for at in 0..self.work.applied.len() {
             let mut longest: Option<Refusal> = None;
-            for charge in self.work.charges.iter().filter(|charge| charge.applied == at) {
+            for charge in self.work.charges.iter_mut().filter(|charge| charge.applied == at) {
                 let live = live_mut(&mut self.policies, &self.work.applied, at);
                 let Some((policy, _)) = live else { continue };
                 let Some(rate) = policy.rates.get_mut(charge.limit) else { continue };
                 let max_wait = rate.max_wait(policy.shadow, env);
                 let share = share_of(&rate.settings, env);
-                if let Err(refused) = rate.limiter.check(share, charge.key, charge.quota, charge.cost, env.now)
+                let answer = rate.limiter.check(share, charge.key, charge.quota, charge.cost, env.now);
+                let budget = answer.as_ref().map_or_else(|refused| &refused.budget, |budget| budget);
+                charge.left = Some(Left::of(charge.quota, budget));
+                if let Err(refused) = answer
                     && refused.wait.is_none_or(|wait| wait > max_wait)
                 {
                     rate.note(&policy.name, refused.budget.overflow, false, env);
@@ -244,6 +249,15 @@ impl Engine {
         }
         let (at, refusal) = first?;
         self.reject(at, refusal, permit, env)
+    }
+}
+
+impl Workspace {
+    /// What is left of all limits of a policy that were asked before one of them rejected the request.
+    pub fn asked(&self, policy: usize) -> impl Iterator<Item = (usize, Left)> {
+        let of_policy =
+            move |charge: &&Charge| self.applied.get(charge.applied).is_some_and(|applied| applied.policy == policy);
+        self.charges.iter().filter(of_policy).filter_map(|charge| Some((charge.limit, charge.left?)))
     }
 }
 

@@ -30,8 +30,8 @@ pub struct LocalReply {
     pub details: &'static str,
 }
 
-/// The reply to a rejected request. `rate` is the state of the limit that rejected it.
-pub fn local_reply(policy: &Policy, rejection: &Rejection, rate: Option<&RateView>, grpc: bool) -> LocalReply {
+/// The reply to a rejected request. `rates` is the state of the policy's limits, where one of them rejected it.
+pub fn local_reply(policy: &Policy, rejection: &Rejection, rates: &[RateView<'_>], grpc: bool) -> LocalReply {
     let (template, status) = match rejection.reason {
         Reason::RateLimited => (&policy.responses.rate_limited, 429),
         Reason::CircuitOpen(_) => (&policy.responses.circuit_open, 503),
@@ -48,10 +48,8 @@ pub fn local_reply(policy: &Policy, rejection: &Rejection, rate: Option<&RateVie
     if policy.headers.reason {
         headers.push(("x-tidegate-reason".to_owned(), reason_line(policy, rejection, limit)));
     }
-    if let Some(rate) = rate {
-        let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
-        rate_limit_headers(policy.headers, std::iter::once(*rate), &mut String::new(), &mut add);
-    }
+    let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
+    rate_limit_headers(policy.headers, rates.iter().copied(), &mut String::new(), &mut add);
     let (content_type, body) = match &template.body {
         _ if grpc => (None, grpc_message(policy, rejection, limit)),
         Some(body) => (template.content_type.clone().or_else(|| Some("text/plain".to_owned())), body.clone()),

@@ -472,8 +472,8 @@ fn admitted_responses_tell_what_is_left_and_rejections_how_long_to_wait() {
         [
             "retry-after: 1800",
             "x-tidegate-reason: rate_limited;policy=p;limit=each",
-            r#"ratelimit-policy: "each";q=2;w=3600"#,
-            r#"ratelimit: "each";r=0;t=1800"#,
+            r#"ratelimit-policy: "all";q=10;w=3600, "each";q=2;w=3600"#,
+            r#"ratelimit: "all";r=8;t=360, "each";r=0;t=1800"#,
             "content-type: application/problem+json",
         ]
     );
