@@ -3,7 +3,10 @@
 
 pub mod circuit_breaker;
 pub mod concurrency;
+mod directory;
+pub mod queue;
 pub mod rate_limit;
+pub mod throttle;
 
 /// Nanoseconds on a monotonic clock whose origin is the host's.
 pub type Nanos = u64;

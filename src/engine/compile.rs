@@ -15,7 +15,7 @@ use siphasher::sip::SipHasher13;
 use crate::config::{self, BasisPoints, Config, Mode, Scope};
 use crate::control::Nanos;
 use crate::control::circuit_breaker::{self, CircuitBreakers};
-use crate::control::concurrency::Concurrency;
+use crate::control::concurrency::{self, ConcurrencyLimits};
 use crate::control::rate_limit::{self, RateLimiter};
 use crate::matching::{Index, KeyExtractor};
 use crate::share::{ShareError, SharedState};
@@ -32,7 +32,7 @@ pub(super) struct Policy {
     pub request_limits: Option<config::RequestLimits>,
     pub breaker: Option<Breaker>,
     pub rates: Vec<Rate>,
-    pub concurrency: Option<Concurrency>,
+    pub concurrency: Option<ConcurrencyLimits>,
     pub responses: config::Responses,
     pub headers: config::ResponseHeaders,
     /// Ids of `admitted` and `shadow_admitted`, the decisions every request meets.
@@ -129,7 +129,11 @@ fn compile(
         Some(config::ConcurrencyLimit::Dynamic { initial: limit, .. } | config::ConcurrencyLimit::Fixed(limit)) => {
             env.stats.record(env.metrics, stats::CONCURRENCY_LIMIT, &[name], u64::from(limit));
             let cell = full_name(stats::INFLIGHT, &[name]);
-            Some(Concurrency::new(limit, env.share, &cell).map_err(|error| failed("concurrency limit", error))?)
+            let settings =
+                concurrency::Settings { algorithm: concurrency::Algorithm::Fixed(limit), max_keys: 0, measure: false };
+            let place = format!("{scope}/{name}/load_shedding/{limit}");
+            let opened = ConcurrencyLimits::new(settings, env.share, &place, &cell);
+            Some(opened.map_err(|error| failed("concurrency limit", error))?)
         }
     };
     let admitted = if shadow { "shadow_admitted" } else { "admitted" };

@@ -6,6 +6,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::config::BasisPoints;
 use crate::control::Nanos;
+use crate::control::concurrency::{Share, SlotId};
 use crate::matching::{KeyBuf, Request};
 
 use super::compile::Policy;
@@ -176,7 +177,7 @@ impl Engine {
         for at in 0..self.work.applied.len() {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(concurrency) = &mut policy.concurrency else { continue };
-            if let Some(place) = concurrency.acquire(env.share) {
+            if let Some(place) = concurrency.acquire(env.share, SlotId::ONLY, Share::ALL, env.now, env.random) {
                 permit.held.push(Held { policy: applied.policy, what: What::Place(place) });
                 continue;
             }

@@ -2,6 +2,7 @@
 
 use crate::control::Nanos;
 use crate::control::circuit_breaker::{CircuitBreakers, Outcome, State};
+use crate::control::concurrency::Ended;
 
 use super::headers::rate_limit_headers;
 use super::outcome::{Ending, Verdict, classify};
@@ -98,7 +99,7 @@ impl Engine {
                 What::Charge { .. } => {}
                 What::Place(place) => {
                     if let Some(concurrency) = &mut policy.concurrency {
-                        concurrency.release(env.share, place);
+                        concurrency.release(env.share, place, Ended::Ignored, 0, env.now, env.random);
                     }
                 }
                 What::Breaker(granted) => {
@@ -138,7 +139,7 @@ impl Engine {
                 }
                 What::Place(place) => {
                     if let Some(concurrency) = &mut policy.concurrency {
-                        concurrency.release(env.share, place);
+                        concurrency.release(env.share, place, Ended::Ignored, 0, env.now, env.random);
                     }
                 }
                 What::Breaker(granted) => {
@@ -154,7 +155,10 @@ impl Engine {
 
     /// What time alone changes. Any worker, any number of times.
     pub fn tick(&mut self, env: &mut Env<'_>) {
-        for policy in &self.policies {
+        for policy in &mut self.policies {
+            if let Some(concurrency) = &mut policy.concurrency {
+                concurrency.tick(env.share, env.now, env.random);
+            }
             if let Some(breaker) = &policy.breaker
                 && let Ok(mut breakers) = breaker.breakers.try_borrow_mut()
             {

@@ -1,0 +1,473 @@
+//! One concurrency limit: who may enter, and what the limit is.
+//!
+//! # Enforcement
+//!
+//! In-flight is one number that every worker adds to. A request takes its place first and looks second: when the number
+//! it then reads is above its share of the limit it gives the place back and is rejected. Two workers can so bump into one another
+//! at the last free place; who finds that place free again after giving way tries anew, a few times. The limit is never
+//! passed, and a free place is not left empty while somebody asks for it.
+//!
+//! Beside it each worker keeps in a number of its own what it holds, so that others can take it back when its VM dies.
+//!
+//! # Measurement
+//!
+//! Samples are summed up in each worker and added to shared numbers every few milliseconds, or every few requests. When a window
+//! is over, whichever worker notices first takes the difference to the window's start, held in a shared page, through the
+//! algorithm, and stores page and limit by compare-and-set. A worker that loses finds the work done. So a request
+//! costs five additions and two reads at most, a worker one page each window.
+
+use crate::control::{Nanos, Random};
+use crate::share::{Cell, Pages, ShareError, SharedState};
+
+use super::limit::{Algorithm, LONGEST, Limit, SAMPLES, WORDS, Window, Words};
+use super::{Ended, Share};
+
+/// How often a request tries for a place that it found free after giving way, or that the limit was raised for. Workers
+/// are few and the window is two host calls wide, so a second collision is rare; from 1 by halves to a million are 35
+/// raises, and each lets other requests in too.
+const ATTEMPTS: u32 = 40;
+
+/// Samples are added to the shared numbers when so many are there, or the first of them is so old.
+const BATCH: u64 = 16;
+const BATCH_AGE: Nanos = 5_000_000;
+
+/// Words of the page before those of the algorithm.
+const HEAD: usize = 6;
+const PAGE: usize = (HEAD + WORDS) * 8;
+
+/// Numbers that all workers add to.
+#[derive(Debug, Clone, Copy)]
+struct Totals {
+    limit: Cell,
+    samples: Cell,
+    microseconds: Cell,
+    dropped: Cell,
+    full: Cell,
+}
+
+/// The page, read.
+struct Record {
+    start: Nanos,
+    /// Totals at the window's start.
+    samples: i64,
+    microseconds: i64,
+    dropped: i64,
+    full: i64,
+    /// Mean latency of the last window with samples; 0 if there was none.
+    usual: Nanos,
+    words: Words,
+}
+
+/// A limit that is measured.
+#[derive(Debug)]
+struct Measured {
+    totals: Totals,
+    page: u32,
+    pages: Pages,
+    algorithm: Algorithm,
+    /// When this worker looks at the page again.
+    look_at: Nanos,
+    /// As of the last look.
+    limit: u32,
+    stretches: bool,
+    usual: Nanos,
+    peak: i64,
+    batch: Batch,
+}
+
+/// Samples not yet added to the shared numbers.
+#[derive(Debug, Default)]
+struct Batch {
+    samples: u64,
+    microseconds: u64,
+    dropped: i64,
+    since: Nanos,
+}
+
+/// One concurrency limit, as one worker sees it.
+#[derive(Debug)]
+pub(super) struct Gauge {
+    inflight: Cell,
+    name: String,
+    /// What this worker holds, in a cell for others and here.
+    own: Option<Cell>,
+    held: i64,
+    fixed: Option<u32>,
+    measured: Option<Measured>,
+}
+
+/// Pages for so many limits.
+pub(super) fn pages(share: &dyn SharedState, name: &str, count: u32) -> Result<Pages, ShareError> {
+    share.pages(&format!("{name}.limits"), count, &[0; PAGE])
+}
+
+impl Gauge {
+    /// Opens the limit of this name, whose state is this page. `inflight` is the name of the number in flight.
+    pub fn open(
+        algorithm: Algorithm,
+        share: &dyn SharedState,
+        (name, inflight): (&str, &str),
+        (pages, page): (Option<Pages>, u32),
+    ) -> Result<Self, ShareError> {
+        let fixed = match algorithm {
+            Algorithm::Fixed(limit) => Some(limit.max(1)),
+            _ => None,
+        };
+        let measured = match pages {
+            None => None,
+            Some(pages) => Some(Measured::open(algorithm, share, name, (pages, page))?),
+        };
+        let inflight = share.cell(inflight)?;
+        Ok(Self { inflight, name: name.to_owned(), own: None, held: 0, fixed, measured })
+    }
+
+    fn own_cell(&self, share: &dyn SharedState, worker: u32) -> Result<Cell, ShareError> {
+        share.cell(&format!("{}.worker.{worker}", self.name))
+    }
+
+    /// Takes a place, or none when its share of the limit is taken.
+    pub fn acquire(
+        &mut self,
+        share: &dyn SharedState,
+        level: Share,
+        worker: u32,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Result<bool, ShareError> {
+        let own = match self.own {
+            Some(own) => own,
+            None => *self.own.insert(self.own_cell(share, worker)?),
+        };
+        if let Some(measured) = &mut self.measured {
+            measured.look(share, self.inflight, now, random)?;
+        }
+        for _ in 0..ATTEMPTS {
+            let limit = self.limit();
+            share.add(self.inflight, 1);
+            let inflight = share.read(self.inflight);
+            if level.admits(limit, inflight) {
+                share.add(own, 1);
+                self.held = self.held.saturating_add(1);
+                if let Some(measured) = &mut self.measured {
+                    measured.peak = measured.peak.max(inflight);
+                }
+                return Ok(true);
+            }
+            share.add(self.inflight, -1);
+            // What the next one to take a place would read.
+            let next = share.read(self.inflight).saturating_add(1);
+            if level.admits(limit, next) {
+                continue;
+            }
+            let Some(measured) = &mut self.measured else { return Ok(false) };
+            if !measured.raised(share)? {
+                share.add(measured.totals.full, 1);
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives a place back, and tells how its request ended and how long it took.
+    pub fn release(
+        &mut self,
+        share: &dyn SharedState,
+        ended: Ended,
+        took: Nanos,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Result<(), ShareError> {
+        share.add(self.inflight, -1);
+        if let Some(own) = self.own {
+            share.add(own, -1);
+        }
+        self.held = self.held.saturating_sub(1);
+        let Some(measured) = &mut self.measured else { return Ok(()) };
+        measured.sample(share, ended, took, now);
+        measured.look(share, self.inflight, now, random)
+    }
+
+    /// What time alone changes.
+    pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<(), ShareError> {
+        let Some(measured) = &mut self.measured else { return Ok(()) };
+        measured.batch.flush(share, &measured.totals);
+        measured.look(share, self.inflight, now, random)
+    }
+
+    /// The present limit.
+    pub fn limit(&self) -> u32 {
+        self.fixed.or(self.measured.as_ref().map(|measured| measured.limit)).unwrap_or(u32::MAX)
+    }
+
+    /// Requests in flight, over all workers.
+    pub fn inflight(&self, share: &dyn SharedState) -> i64 {
+        share.read(self.inflight)
+    }
+
+    /// Mean latency of late.
+    pub fn usual(&self) -> Option<Nanos> {
+        self.measured.as_ref().map(|measured| measured.usual).filter(|usual| *usual > 0)
+    }
+
+    /// Takes back what a dead worker held.
+    pub fn take_back(&self, share: &dyn SharedState, worker: u32) -> Result<(), ShareError> {
+        let own = self.own_cell(share, worker)?;
+        let held = share.read(own);
+        if held != 0 {
+            share.add(own, held.saturating_neg());
+            share.add(self.inflight, held.saturating_neg());
+        }
+        Ok(())
+    }
+
+    /// This worker was taken for dead, as `before`, and now counts as `worker`: what it holds is counted again.
+    pub fn rejoin(&mut self, share: &dyn SharedState, worker: u32) -> Result<(), ShareError> {
+        let Some(before) = self.own.take() else { return Ok(()) };
+        // What it did since it was taken for dead has changed its old number and in-flight alike.
+        let since = share.read(before);
+        let own = self.own_cell(share, worker)?;
+        share.add(before, since.saturating_neg());
+        share.add(own, self.held);
+        share.add(self.inflight, self.held.saturating_sub(since));
+        self.own = Some(own);
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn flush(&mut self, share: &dyn SharedState, totals: &Totals) {
+        let batch = std::mem::take(self);
+        if batch.samples > 0 {
+            share.add(totals.samples, i64::try_from(batch.samples).unwrap_or(i64::MAX));
+            share.add(totals.microseconds, i64::try_from(batch.microseconds).unwrap_or(i64::MAX));
+        }
+        if batch.dropped > 0 {
+            share.add(totals.dropped, batch.dropped);
+        }
+    }
+}
+
+impl Measured {
+    fn open(
+        algorithm: Algorithm,
+        share: &dyn SharedState,
+        name: &str,
+        (pages, page): (Pages, u32),
+    ) -> Result<Self, ShareError> {
+        let cell = |what: &str| share.cell(&format!("{name}.{what}"));
+        let totals = Totals {
+            limit: cell("limit")?,
+            samples: cell("samples")?,
+            microseconds: cell("microseconds")?,
+            dropped: cell("dropped")?,
+            full: cell("full")?,
+        };
+        let mut measured = Self {
+            totals,
+            page,
+            pages,
+            algorithm,
+            look_at: 0,
+            limit: 0,
+            stretches: false,
+            usual: 0,
+            peak: 0,
+            batch: Batch::default(),
+        };
+        measured.begin(share)?;
+        Ok(measured)
+    }
+
+    /// Writes the algorithm's first state if nobody has.
+    fn begin(&mut self, share: &dyn SharedState) -> Result<(), ShareError> {
+        let mut bytes = [0; PAGE];
+        loop {
+            let version = share.load(self.pages, self.page, &mut bytes)?;
+            let mut record = Record::decode(&bytes);
+            let Some(state) = self.algorithm.restore(&record.words) else { return Ok(()) };
+            if record.words != [0; WORDS] {
+                self.heed(&record, &*state);
+                return Ok(());
+            }
+            record.words = state.words();
+            match share.store(self.pages, self.page, &record.encode(), version) {
+                Ok(()) => {
+                    share.add(self.totals.limit, i64::from(state.limit()));
+                    self.heed(&record, &*state);
+                    return Ok(());
+                }
+                Err(ShareError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn heed(&mut self, record: &Record, state: &dyn Limit) {
+        self.limit = state.limit();
+        self.stretches = !state.dips();
+        self.usual = record.usual;
+        self.look_at = record.start.saturating_add(state.period());
+    }
+
+    fn sample(&mut self, share: &dyn SharedState, ended: Ended, took: Nanos, now: Nanos) {
+        let counts = match ended {
+            Ended::Success => true,
+            // What fails faster than work is done says nothing of how long work takes.
+            Ended::Failure => took >= self.usual,
+            Ended::Dropped => {
+                self.batch.dropped = self.batch.dropped.saturating_add(1);
+                took >= self.usual
+            }
+            Ended::Ignored => false,
+        };
+        if !counts && ended != Ended::Dropped {
+            return;
+        }
+        if self.batch.samples == 0 {
+            self.batch.since = now;
+        }
+        if counts {
+            self.batch.samples = self.batch.samples.saturating_add(1);
+            self.batch.microseconds = self.batch.microseconds.saturating_add(took / 1_000);
+        }
+        if self.batch.samples >= BATCH || now.saturating_sub(self.batch.since) >= BATCH_AGE {
+            self.batch.flush(share, &self.totals);
+        }
+    }
+
+    /// Ends the window if it is over, and goes by what the page says then.
+    fn look(
+        &mut self,
+        share: &dyn SharedState,
+        inflight: Cell,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Result<(), ShareError> {
+        if now < self.look_at {
+            return Ok(());
+        }
+        self.batch.flush(share, &self.totals);
+        let mut bytes = [0; PAGE];
+        let version = share.load(self.pages, self.page, &mut bytes)?;
+        let mut record = Record::decode(&bytes);
+        let Some(mut state) = self.algorithm.restore(&record.words) else { return Ok(()) };
+        let read = |cell| share.read(cell);
+        let totals = [self.totals.samples, self.totals.microseconds, self.totals.dropped, self.totals.full].map(read);
+        let period = state.period();
+        let lasted = now.saturating_sub(record.start);
+        // A first window, or one that nobody ended for long because nothing came, starts now.
+        if record.start == 0 || lasted > period.saturating_mul(LONGEST).saturating_mul(2) {
+            record.begin(now, totals);
+        } else {
+            let samples = u64::try_from(totals[0].saturating_sub(record.samples)).unwrap_or(0);
+            let over = lasted >= period && (samples >= SAMPLES || lasted >= period.saturating_mul(LONGEST));
+            if !over {
+                self.heed(&record, &*state);
+                // Samples are few: no need to look for them at every request.
+                self.look_at =
+                    now.saturating_add(period / 8).max(self.look_at.min(record.start.saturating_add(period)));
+                return Ok(());
+            }
+            let microseconds = u64::try_from(totals[1].saturating_sub(record.microseconds)).unwrap_or(0);
+            let rtt = microseconds.saturating_mul(1_000).checked_div(samples).unwrap_or(0);
+            let inflight = u32::try_from(read(inflight)).unwrap_or(0);
+            let full = totals[3] > record.full;
+            let peak = u32::try_from(self.peak).unwrap_or(0).max(inflight).max(if full { state.limit() } else { 0 });
+            let window =
+                Window { duration: lasted, samples, rtt, peak, inflight, dropped: totals[2] > record.dropped, full };
+            state.update(&window, random);
+            record.begin(now, totals);
+            if rtt > 0 {
+                record.usual = rtt;
+            }
+            record.words = state.words();
+        }
+        let before = Record::decode(&bytes).words;
+        match share.store(self.pages, self.page, &record.encode(), version) {
+            Ok(()) => {
+                self.publish(share, &before, &*state);
+                self.peak = 0;
+                self.heed(&record, &*state);
+                Ok(())
+            }
+            // Somebody ended the window: the next request looks at what it came to.
+            Err(ShareError::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The change of limit, told by the worker that stored it: the sum of all changes is the last limit.
+    fn publish(&self, share: &dyn SharedState, before: &Words, state: &dyn Limit) {
+        let before = self.algorithm.restore(before).map_or(0, |state| state.limit());
+        let change = i64::from(state.limit()).saturating_sub(i64::from(before));
+        if change != 0 {
+            share.add(self.totals.limit, change);
+        }
+    }
+
+    /// Whether the limit is higher than this worker thought, or was raised now.
+    fn raised(&mut self, share: &dyn SharedState) -> Result<bool, ShareError> {
+        let limit = u32::try_from(share.read(self.totals.limit)).unwrap_or(0);
+        if limit > self.limit {
+            self.limit = limit;
+            return Ok(true);
+        }
+        self.limit = limit.max(1);
+        if !self.stretches {
+            return Ok(false);
+        }
+        let mut bytes = [0; PAGE];
+        let version = share.load(self.pages, self.page, &mut bytes)?;
+        let mut record = Record::decode(&bytes);
+        let Some(mut state) = self.algorithm.restore(&record.words) else { return Ok(false) };
+        if state.limit() > self.limit {
+            self.limit = state.limit();
+            return Ok(true);
+        }
+        let before = record.words;
+        if !state.stretch() {
+            // Nor will it be before the window ends.
+            self.stretches = false;
+            return Ok(false);
+        }
+        record.words = state.words();
+        match share.store(self.pages, self.page, &record.encode(), version) {
+            Ok(()) => {
+                self.publish(share, &before, &*state);
+                share.add(self.totals.full, 1);
+                self.limit = state.limit();
+                Ok(true)
+            }
+            // Somebody else changed the limit: try with what it is now.
+            Err(ShareError::Conflict) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Record {
+    fn begin(&mut self, now: Nanos, [samples, microseconds, dropped, full]: [i64; 4]) {
+        (self.start, self.samples, self.microseconds, self.dropped, self.full) =
+            (now, samples, microseconds, dropped, full);
+    }
+
+    fn decode(bytes: &[u8; PAGE]) -> Self {
+        let (words, _) = bytes.as_chunks::<8>();
+        let mut words = words.iter().copied().map(u64::from_le_bytes);
+        let mut next = || words.next().unwrap_or(0);
+        let (start, samples, microseconds) = (next(), next().cast_signed(), next().cast_signed());
+        let (dropped, full, usual) = (next().cast_signed(), next().cast_signed(), next());
+        Self { start, samples, microseconds, dropped, full, usual, words: std::array::from_fn(|_| next()) }
+    }
+
+    fn encode(&self) -> [u8; PAGE] {
+        let numbers = [self.samples, self.microseconds, self.dropped, self.full].map(i64::cast_unsigned);
+        let words = [self.start].into_iter().chain(numbers).chain([self.usual]).chain(self.words);
+        let mut bytes = [0; PAGE];
+        let (chunks, _) = bytes.as_chunks_mut::<8>();
+        for (chunk, word) in chunks.iter_mut().zip(words) {
+            *chunk = word.to_le_bytes();
+        }
+        bytes
+    }
+}
