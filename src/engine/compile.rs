@@ -129,8 +129,12 @@ fn compile(
         Some(config::ConcurrencyLimit::Dynamic { initial: limit, .. } | config::ConcurrencyLimit::Fixed(limit)) => {
             env.stats.record(env.metrics, stats::CONCURRENCY_LIMIT, &[name], u64::from(limit));
             let cell = full_name(stats::INFLIGHT, &[name]);
-            let settings =
-                concurrency::Settings { algorithm: concurrency::Algorithm::Fixed(limit), max_keys: 0, measure: false };
+            let settings = concurrency::Settings {
+                algorithm: concurrency::Algorithm::Fixed(limit),
+                max_keys: 0,
+                measure: false,
+                levels: false,
+            };
             let place = format!("{scope}/{name}/load_shedding/{limit}");
             let opened = ConcurrencyLimits::new(settings, env.share, &place, &cell);
             Some(opened.map_err(|error| failed("concurrency limit", error))?)

@@ -33,6 +33,8 @@ const DIP: f64 = 0.8;
 /// Windows under overload to the next dip, at first and at most.
 const DIP_AFTER: f64 = 16.0;
 const DIP_AFTER_MOST: f64 = 512.0;
+/// The longest a queue is given to drain, in windows.
+const DRAIN: f64 = 20.0;
 /// Windows last so many times `base`, within bounds.
 const PERIOD: f64 = 2.5;
 const SHORTEST: Nanos = 50_000_000;
@@ -43,19 +45,31 @@ enum Phase {
     Normal,
     /// The queue drains before a measurement.
     Drain,
+    /// It has drained; what had waited leaves.
+    Clear,
     /// Fewer in flight than the upstream works on.
     Measure,
+    /// The limit is up again, and filled.
+    Fill,
 }
+
+const PHASES: [Phase; 5] = [Phase::Normal, Phase::Drain, Phase::Clear, Phase::Measure, Phase::Fill];
 
 /// Tidegate's own limit algorithm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adaptive {
     bounds: Bounds,
     limit: f64,
+    /// The limit for those who are spared dips and sudden cuts.
+    spared: f64,
     /// Mean latency of a request that does not wait, in nanoseconds; 0 until known.
     base: f64,
     standing: bool,
+    /// Requests have found no place ever since a queue stood.
+    overloaded: bool,
     phase: Phase,
+    /// Windows left to drain.
+    drain: f64,
     /// Requests answered in a nanosecond, before the dip.
     rate: f64,
     /// Windows under overload to the next dip, and to the one after it.
@@ -66,12 +80,16 @@ pub struct Adaptive {
 impl Adaptive {
     /// At its start.
     pub fn new(bounds: Bounds) -> Self {
+        let limit = bounds.hold(f64::from(bounds.initial));
         Self {
             bounds,
-            limit: bounds.hold(f64::from(bounds.initial)),
+            limit,
+            spared: limit,
             base: 0.0,
             standing: false,
+            overloaded: false,
             phase: Phase::Normal,
+            drain: 0.0,
             rate: 0.0,
             dip_in: DIP_AFTER,
             dip_after: DIP_AFTER,
@@ -79,70 +97,100 @@ impl Adaptive {
     }
 
     pub(super) fn restore(bounds: Bounds, words: &Words) -> Self {
-        let [limit, base, standing, phase, rate, dip_in, dip_after] = unpack(words);
+        let [limit, spared, base, standing, overloaded, phase, drain, rate, dip_in, dip_after] = unpack(words);
         if limit == 0.0 {
             return Self::new(bounds);
         }
-        let phase = match phase {
-            1.0 => Phase::Drain,
-            2.0 => Phase::Measure,
-            _ => Phase::Normal,
-        };
-        Self { bounds, limit: bounds.hold(limit), base, standing: standing != 0.0, phase, rate, dip_in, dip_after }
+        Self {
+            bounds,
+            limit: bounds.hold(limit),
+            spared: bounds.hold(spared),
+            base,
+            standing: standing != 0.0,
+            overloaded: overloaded != 0.0,
+            phase: PHASES.get(phase as usize).copied().unwrap_or(Phase::Normal),
+            drain,
+            rate,
+            dip_in,
+            dip_after,
+        }
     }
 
-    fn judge(&mut self, window: &Window, rtt: f64, rate: f64) {
-        let knee = rate * self.base;
-        self.standing = rtt >= STANDING * self.base && f64::from(window.inflight) >= STANDING * knee;
+    fn stands(&self, window: &Window) -> bool {
+        let (rtt, knee) = (window.rtt as f64, rate(window) * self.base);
+        rtt >= STANDING * self.base && f64::from(window.inflight) >= STANDING * knee
+    }
+
+    fn judge(&mut self, window: &Window) {
+        let rtt = window.rtt as f64;
+        self.standing = self.stands(window);
         if rtt < self.base {
             self.base += 0.3 * (rtt - self.base);
         } else if !window.full {
             self.base += 0.1 * (rtt - self.base);
         }
         if !window.full {
-            let idle = self.limit > 2.0 * f64::from(window.peak);
-            let floor = f64::from(self.bounds.initial).max(2.0 * f64::from(window.peak));
-            if idle && self.limit > floor {
-                self.limit = (self.limit * 0.98).max(floor);
+            self.overloaded = false;
+            let used = 2.0 * f64::from(window.peak);
+            if self.limit > used {
+                self.limit = (0.98 * self.limit).max(used).max(self.limit.min(f64::from(self.bounds.initial)));
             }
-            return;
+        } else if self.standing {
+            self.shed(window);
+        } else if self.overloaded {
+            self.limit = 1.25 * self.limit + 1.0;
         }
-        if !self.standing {
-            return;
-        }
+    }
+
+    /// Requests found no place while a queue stood.
+    fn shed(&mut self, window: &Window) {
+        self.overloaded = true;
+        let (rtt, rate) = (window.rtt as f64, rate(window));
         let target = GAIN * rate * self.base;
-        let used = self.limit.min(f64::from(window.peak.max(window.inflight)));
+        let used = self.limit.min(f64::from(window.inflight));
         self.limit =
             if target < self.limit { target.max(0.7 * used).min(self.limit) } else { target.min(1.5 * self.limit) };
-        self.dip_in -= 1.0;
+        // Slower than the queue under this limit can be: `base` is in doubt.
+        let doubt = rtt > 1.5 * GAIN * self.base;
+        self.dip_in -= if doubt { 3.0 } else { 1.0 };
         if self.dip_in <= 0.0 {
-            self.dip(rate);
+            self.rate = rate;
+            self.dip();
         }
     }
 
-    fn dip(&mut self, rate: f64) {
+    fn dip(&mut self) {
         self.phase = Phase::Drain;
-        self.rate = rate;
-        self.limit = (DIP * rate * self.base).ceil();
+        self.drain = DRAIN;
+        self.limit = self.bounds.hold((DIP * self.rate * self.base).ceil());
     }
 
-    fn measured(&mut self, window: &Window, rtt: f64, rate: f64) {
-        let before = self.base;
-        self.phase = Phase::Normal;
-        // More in flight than the dip allows: the queue has not drained, or is not ours.
-        let drained = rate * rtt <= 1.25 * self.limit;
-        if drained && window.samples >= SAMPLES {
+    fn measure(&mut self, window: &Window) {
+        let (before, rtt) = (self.base, window.rtt as f64);
+        self.phase = Phase::Fill;
+        // With more in flight than the dip allows, those who are spared or another proxy keep the upstream busy.
+        if rate(window) * rtt <= 1.4 * self.limit && window.samples >= SAMPLES {
             self.base = rtt;
             if window.full && rtt < 0.9 * before {
-                self.dip(self.rate);
+                self.dip();
                 return;
             }
             let confirmed = rtt < 1.1 * before;
             self.dip_after = if confirmed { (2.0 * self.dip_after).min(DIP_AFTER_MOST) } else { DIP_AFTER };
         }
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        self.phase = Phase::Fill;
         self.limit = GAIN * self.rate * self.base;
         self.dip_in = self.dip_after;
     }
+}
+
+/// Requests answered in a nanosecond.
+fn rate(window: &Window) -> f64 {
+    window.samples as f64 / window.duration.max(1) as f64
 }
 
 impl Limit for Adaptive {
@@ -157,42 +205,54 @@ impl Limit for Adaptive {
             self.standing = self.base > 0.0 && window.inflight > 0;
             return;
         }
-        let rtt = window.rtt as f64;
-        let rate = window.samples as f64 / window.duration.max(1) as f64;
         if self.base == 0.0 {
-            self.base = rtt;
+            self.base = window.rtt as f64;
         }
         match self.phase {
-            Phase::Normal => self.judge(window, rtt, rate),
-            Phase::Drain => self.phase = Phase::Measure,
-            Phase::Measure => self.measured(window, rtt, rate),
+            Phase::Normal => self.judge(window),
+            Phase::Drain if f64::from(window.inflight) <= 1.1 * self.limit => self.phase = Phase::Clear,
+            Phase::Drain => {
+                self.drain -= 1.0;
+                if self.drain <= 0.0 {
+                    self.fill();
+                }
+            }
+            Phase::Clear => self.phase = Phase::Measure,
+            Phase::Measure => self.measure(window),
+            Phase::Fill => self.phase = Phase::Normal,
         }
         self.limit = self.bounds.hold(self.limit);
+        let dips = matches!(self.phase, Phase::Drain | Phase::Clear | Phase::Measure);
+        self.spared = if dips { self.spared } else { 0.9 * self.spared }.max(self.limit);
     }
 
     fn limit(&self) -> u32 {
         whole(self.limit)
     }
 
-    fn stretch(&mut self) -> bool {
-        let before = self.limit();
-        if !self.standing && self.phase == Phase::Normal {
-            self.limit = self.bounds.hold((1.5 * self.limit).ceil());
-        }
-        self.limit() > before
+    fn spared(&self) -> u32 {
+        whole(self.spared)
     }
 
-    fn dips(&self) -> bool {
-        self.phase != Phase::Normal
+    fn stretches(&self) -> bool {
+        !self.standing && !self.overloaded && self.phase == Phase::Normal
+    }
+
+    fn stretch(&mut self, so_far: &Window) {
+        if so_far.samples >= SAMPLES && self.base > 0.0 && self.stands(so_far) {
+            self.standing = true;
+        }
+        if self.stretches() {
+            self.limit = self.bounds.hold((1.5 * self.limit).ceil());
+            self.spared = self.spared.max(self.limit);
+        }
     }
 
     fn words(&self) -> Words {
-        let phase = match self.phase {
-            Phase::Normal => 0.0,
-            Phase::Drain => 1.0,
-            Phase::Measure => 2.0,
-        };
-        let standing = if self.standing { 1.0 } else { 0.0 };
-        pack([self.limit, self.base, standing, phase, self.rate, self.dip_in, self.dip_after])
+        let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or(0) as f64;
+        let flag = |flag| if flag { 1.0 } else { 0.0 };
+        let (standing, overloaded) = (flag(self.standing), flag(self.overloaded));
+        let Self { limit, spared, base, drain, rate, dip_in, dip_after, .. } = *self;
+        pack([limit, spared, base, standing, overloaded, phase, drain, rate, dip_in, dip_after])
     }
 }

@@ -20,7 +20,7 @@ use crate::control::{Nanos, Random};
 use crate::share::{Cell, Pages, ShareError, SharedState};
 
 use super::limit::{Algorithm, LONGEST, Limit, SAMPLES, WORDS, Window, Words};
-use super::{Ended, Share};
+use super::{Ended, Settings, Share};
 
 /// How often a request tries for a place that it found free after giving way, or that the limit was raised for. Workers
 /// are few and the window is two host calls wide, so a second collision is rare; from 1 by halves to a million are 35
@@ -43,6 +43,12 @@ struct Totals {
     microseconds: Cell,
     dropped: Cell,
     full: Cell,
+}
+
+impl Totals {
+    fn read(&self, share: &dyn SharedState) -> [i64; 4] {
+        [self.samples, self.microseconds, self.dropped, self.full].map(|cell| share.read(cell))
+    }
 }
 
 /// The page, read.
@@ -69,6 +75,7 @@ struct Measured {
     look_at: Nanos,
     /// As of the last look.
     limit: u32,
+    spared: u32,
     stretches: bool,
     usual: Nanos,
     peak: i64,
@@ -93,6 +100,8 @@ pub(super) struct Gauge {
     own: Option<Cell>,
     held: i64,
     fixed: Option<u32>,
+    /// Requests differ in importance: the most important are spared when the limit is lowered for a moment.
+    levels: bool,
     measured: Option<Measured>,
 }
 
@@ -104,7 +113,7 @@ pub(super) fn pages(share: &dyn SharedState, name: &str, count: u32) -> Result<P
 impl Gauge {
     /// Opens the limit of this name, whose state is this page. `inflight` is the name of the number in flight.
     pub fn open(
-        algorithm: Algorithm,
+        Settings { algorithm, levels, .. }: Settings,
         share: &dyn SharedState,
         (name, inflight): (&str, &str),
         (pages, page): (Option<Pages>, u32),
@@ -118,7 +127,7 @@ impl Gauge {
             Some(pages) => Some(Measured::open(algorithm, share, name, (pages, page))?),
         };
         let inflight = share.cell(inflight)?;
-        Ok(Self { inflight, name: name.to_owned(), own: None, held: 0, fixed, measured })
+        Ok(Self { inflight, name: name.to_owned(), own: None, held: 0, fixed, levels, measured })
     }
 
     fn own_cell(&self, share: &dyn SharedState, worker: u32) -> Result<Cell, ShareError> {
@@ -142,7 +151,7 @@ impl Gauge {
             measured.look(share, self.inflight, now, random)?;
         }
         for _ in 0..ATTEMPTS {
-            let limit = self.limit();
+            let limit = self.limit_for(level);
             share.add(self.inflight, 1);
             let inflight = share.read(self.inflight);
             if level.admits(limit, inflight) {
@@ -160,7 +169,7 @@ impl Gauge {
                 continue;
             }
             let Some(measured) = &mut self.measured else { return Ok(false) };
-            if !measured.raised(share)? {
+            if !measured.raised(share, next, now)? {
                 share.add(measured.totals.full, 1);
                 return Ok(false);
             }
@@ -192,6 +201,15 @@ impl Gauge {
         let Some(measured) = &mut self.measured else { return Ok(()) };
         measured.batch.flush(share, &measured.totals);
         measured.look(share, self.inflight, now, random)
+    }
+
+    fn limit_for(&self, level: Share) -> u32 {
+        match &self.measured {
+            Some(measured) if self.fixed.is_none() && self.levels && level == Share::ALL => {
+                measured.spared.max(measured.limit)
+            }
+            _ => self.limit(),
+        }
     }
 
     /// The present limit.
@@ -269,6 +287,7 @@ impl Measured {
             algorithm,
             look_at: 0,
             limit: 0,
+            spared: 0,
             stretches: false,
             usual: 0,
             peak: 0,
@@ -304,7 +323,8 @@ impl Measured {
 
     fn heed(&mut self, record: &Record, state: &dyn Limit) {
         self.limit = state.limit();
-        self.stretches = !state.dips();
+        self.spared = state.spared();
+        self.stretches = state.stretches();
         self.usual = record.usual;
         self.look_at = record.start.saturating_add(state.period());
     }
@@ -351,8 +371,7 @@ impl Measured {
         let version = share.load(self.pages, self.page, &mut bytes)?;
         let mut record = Record::decode(&bytes);
         let Some(mut state) = self.algorithm.restore(&record.words) else { return Ok(()) };
-        let read = |cell| share.read(cell);
-        let totals = [self.totals.samples, self.totals.microseconds, self.totals.dropped, self.totals.full].map(read);
+        let totals = self.totals.read(share);
         let period = state.period();
         let lasted = now.saturating_sub(record.start);
         // A first window, or one that nobody ended for long because nothing came, starts now.
@@ -368,17 +387,11 @@ impl Measured {
                     now.saturating_add(period / 8).max(self.look_at.min(record.start.saturating_add(period)));
                 return Ok(());
             }
-            let microseconds = u64::try_from(totals[1].saturating_sub(record.microseconds)).unwrap_or(0);
-            let rtt = microseconds.saturating_mul(1_000).checked_div(samples).unwrap_or(0);
-            let inflight = u32::try_from(read(inflight)).unwrap_or(0);
-            let full = totals[3] > record.full;
-            let peak = u32::try_from(self.peak).unwrap_or(0).max(inflight).max(if full { state.limit() } else { 0 });
-            let window =
-                Window { duration: lasted, samples, rtt, peak, inflight, dropped: totals[2] > record.dropped, full };
+            let window = self.window(&record, totals, lasted, share.read(inflight), state.limit());
             state.update(&window, random);
             record.begin(now, totals);
-            if rtt > 0 {
-                record.usual = rtt;
+            if window.rtt > 0 {
+                record.usual = window.rtt;
             }
             record.words = state.words();
         }
@@ -396,6 +409,26 @@ impl Measured {
         }
     }
 
+    /// What was seen since the window began.
+    fn window(&self, record: &Record, totals: [i64; 4], duration: Nanos, inflight: i64, limit: u32) -> Window {
+        let [samples, microseconds, dropped, full] = totals;
+        let since = |now: i64, then: i64| u64::try_from(now.saturating_sub(then)).unwrap_or(0);
+        let samples = since(samples, record.samples);
+        let microseconds = since(microseconds, record.microseconds);
+        let full = full > record.full;
+        let inflight = u32::try_from(inflight).unwrap_or(0);
+        let seen = u32::try_from(self.peak).unwrap_or(0).max(inflight);
+        Window {
+            duration,
+            samples,
+            rtt: microseconds.saturating_mul(1_000).checked_div(samples).unwrap_or(0),
+            peak: if full { seen.max(limit) } else { seen },
+            inflight,
+            dropped: dropped > record.dropped,
+            full,
+        }
+    }
+
     /// The change of limit, told by the worker that stored it: the sum of all changes is the last limit.
     fn publish(&self, share: &dyn SharedState, before: &Words, state: &dyn Limit) {
         let before = self.algorithm.restore(before).map_or(0, |state| state.limit());
@@ -405,14 +438,14 @@ impl Measured {
         }
     }
 
-    /// Whether the limit is higher than this worker thought, or was raised now.
-    fn raised(&mut self, share: &dyn SharedState) -> Result<bool, ShareError> {
-        let limit = u32::try_from(share.read(self.totals.limit)).unwrap_or(0);
-        if limit > self.limit {
-            self.limit = limit;
+    /// Whether the limit is higher than this worker thought, or was raised now for a request that found so many in
+    /// flight.
+    fn raised(&mut self, share: &dyn SharedState, inflight: i64, now: Nanos) -> Result<bool, ShareError> {
+        let limit = u32::try_from(share.read(self.totals.limit)).unwrap_or(0).max(1);
+        let before = std::mem::replace(&mut self.limit, limit);
+        if limit > before {
             return Ok(true);
         }
-        self.limit = limit.max(1);
         if !self.stretches {
             return Ok(false);
         }
@@ -420,23 +453,24 @@ impl Measured {
         let version = share.load(self.pages, self.page, &mut bytes)?;
         let mut record = Record::decode(&bytes);
         let Some(mut state) = self.algorithm.restore(&record.words) else { return Ok(false) };
-        if state.limit() > self.limit {
-            self.limit = state.limit();
-            return Ok(true);
-        }
         let before = record.words;
-        if !state.stretch() {
-            // Nor will it be before the window ends.
+        let lasted = now.saturating_sub(record.start);
+        let so_far = self.window(&record, self.totals.read(share), lasted, inflight, state.limit());
+        state.stretch(&so_far);
+        record.words = state.words();
+        if record.words == before {
             self.stretches = false;
             return Ok(false);
         }
-        record.words = state.words();
         match share.store(self.pages, self.page, &record.encode(), version) {
             Ok(()) => {
                 self.publish(share, &before, &*state);
-                share.add(self.totals.full, 1);
-                self.limit = state.limit();
-                Ok(true)
+                let raised = state.limit() > limit;
+                if raised {
+                    share.add(self.totals.full, 1);
+                }
+                (self.limit, self.spared, self.stretches) = (state.limit(), state.spared(), state.stretches());
+                Ok(raised)
             }
             // Somebody else changed the limit: try with what it is now.
             Err(ShareError::Conflict) => Ok(true),

@@ -62,15 +62,20 @@ pub trait Limit {
     /// The present limit, at least 1.
     fn limit(&self) -> u32;
 
-    /// A request finds no place although it may, so far, be the load that is growing and not the upstream that is slow.
-    /// Whether the limit was raised for it.
-    fn stretch(&mut self) -> bool {
+    /// The limit for requests that are spared when it is lowered for a moment only.
+    fn spared(&self) -> u32 {
+        self.limit()
+    }
+
+    /// Whether the limit may be raised at once for a request that finds no place.
+    fn stretches(&self) -> bool {
         false
     }
 
-    /// Whether the limit is at present held below what the upstream can carry, to look at it with less load.
-    fn dips(&self) -> bool {
-        false
+    /// A request finds no place: raises the limit for it unless the window, so far, says that the upstream is slow and not the load
+    /// growing.
+    fn stretch(&mut self, so_far: &Window) {
+        let _ = so_far;
     }
 
     /// The state, to be kept.

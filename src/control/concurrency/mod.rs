@@ -84,6 +84,8 @@ pub struct Settings {
     pub max_keys: u32,
     /// Measure latency under a fixed limit too, for [`ConcurrencyLimits::usual_latency`].
     pub measure: bool,
+    /// Not all requests have the whole share: those that have are spared when the limit is lowered for a moment.
+    pub levels: bool,
 }
 
 /// A place in flight. It must go back through [`ConcurrencyLimits::release`].
@@ -274,7 +276,7 @@ impl ConcurrencyLimits {
                 let own = format!("{name}.inflight");
                 let inflight = if self.settings.max_keys == 0 { &self.inflight } else { &own };
                 let pages = (self.pages, slot.0);
-                let gauge = Gauge::open(self.settings.algorithm, share, (&name, inflight), pages)?;
+                let gauge = Gauge::open(self.settings, share, (&name, inflight), pages)?;
                 Ok(place.insert(Box::new(gauge)))
             }
         }
