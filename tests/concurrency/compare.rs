@@ -78,11 +78,12 @@ fn explore() {
             ] {
                 let changes = [(0, Change::Rate(1200.0)), (8 * SECOND, worse), (16 * SECOND, better)];
                 let run = run(&Scenario { scatter, ..Scenario::new(algorithm, 24, &changes) });
+                println!("{:?}", run.limits.iter().step_by(4).collect::<Vec<_>>());
                 let half = if what.contains(' ') { 1000.0 } else { 250.0 };
                 println!(
-                    "capacity {what} {scatter:?}: back after {:.2} {:.2} s; good {:.0} {:.0} {:.0}; p99 {:.0} {:.0} {:.0}",
-                    run.back_after(8 * SECOND, 16 * SECOND, 0.95 * half),
-                    run.back_after(16 * SECOND, 24 * SECOND, 0.95 * 500.0),
+                    "capacity {what} {scatter:?}: after 2 s {:.3} {:.3}; good {:.0} {:.0} {:.0}; p99 {:.0} {:.0} {:.0}",
+                    run.goodput(10 * SECOND, 16 * SECOND) / half,
+                    run.goodput(18 * SECOND, 24 * SECOND) / 500.0,
                     run.goodput(0, 8 * SECOND),
                     run.goodput(8 * SECOND, 16 * SECOND),
                     run.goodput(16 * SECOND, 24 * SECOND),
@@ -95,6 +96,7 @@ fn explore() {
             let changes = [(0, Change::Slots(200)), (0, Change::Rate(250.0)), (10 * SECOND, Change::Service(100 * MS))];
             let run = run(&Scenario { scatter, ..Scenario::new(algorithm, 30, &changes) });
             println!("{}", show(&format!("shift {scatter:?}"), &run, 10, 30));
+            println!("{:?}", run.limits.iter().skip(95).step_by(2).take(60).collect::<Vec<_>>());
         }
         let run1 = run(&Scenario { cancelled: 0.2, failing: 0.2, ..overload(algorithm) });
         println!("{}", show("cancels and failures, 1200/s", &run1, 3, 13));

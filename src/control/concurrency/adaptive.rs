@@ -33,10 +33,13 @@ const DIP: f64 = 0.8;
 /// Windows under overload to the next dip, at first and at most.
 const DIP_AFTER: f64 = 16.0;
 const DIP_AFTER_MOST: f64 = 512.0;
+/// Windows in which everybody finds a place, after which an overload is over.
+const AFTER: f64 = 10.0;
 /// The longest a queue is given to drain, in windows.
 const DRAIN: f64 = 20.0;
 /// Windows last so many times `base`, within bounds.
 const PERIOD: f64 = 2.5;
+const FIRST: Nanos = 10_000_000;
 const SHORTEST: Nanos = 50_000_000;
 const LONGEST: Nanos = 2_000_000_000;
 
@@ -64,14 +67,18 @@ pub struct Adaptive {
     spared: f64,
     /// Mean latency of a request that does not wait, in nanoseconds; 0 until known.
     base: f64,
+    /// The last window's requests did not all find a place.
+    full: bool,
     standing: bool,
-    /// Requests have found no place ever since a queue stood.
-    overloaded: bool,
+    /// Windows to go, in which everybody finds a place, until the overload counts as over.
+    overload: f64,
     phase: Phase,
     /// Windows left to drain.
     drain: f64,
     /// Requests answered in a nanosecond, before the dip.
     rate: f64,
+    /// Their mean latency then, if half as many in flight are to show whether they waited at all; or 0.
+    before: f64,
     /// Windows under overload to the next dip, and to the one after it.
     dip_in: f64,
     dip_after: f64,
@@ -86,18 +93,21 @@ impl Adaptive {
             limit,
             spared: limit,
             base: 0.0,
+            full: false,
             standing: false,
-            overloaded: false,
+            overload: 0.0,
             phase: Phase::Normal,
             drain: 0.0,
             rate: 0.0,
+            before: 0.0,
             dip_in: DIP_AFTER,
             dip_after: DIP_AFTER,
         }
     }
 
     pub(super) fn restore(bounds: Bounds, words: &Words) -> Self {
-        let [limit, spared, base, standing, overloaded, phase, drain, rate, dip_in, dip_after] = unpack(words);
+        let [limit, spared, base, full, standing, overload, phase, drain, rate, before, dip_in, dip_after] =
+            unpack(words);
         if limit == 0.0 {
             return Self::new(bounds);
         }
@@ -106,11 +116,13 @@ impl Adaptive {
             limit: bounds.hold(limit),
             spared: bounds.hold(spared),
             base,
+            full: full != 0.0,
             standing: standing != 0.0,
-            overloaded: overloaded != 0.0,
+            overload,
             phase: PHASES.get(phase as usize).copied().unwrap_or(Phase::Normal),
             drain,
             rate,
+            before,
             dip_in,
             dip_after,
         }
@@ -124,27 +136,28 @@ impl Adaptive {
     fn judge(&mut self, window: &Window) {
         let rtt = window.rtt as f64;
         self.standing = self.stands(window);
+        let lasts = std::mem::replace(&mut self.full, window.full);
         if rtt < self.base {
             self.base += 0.3 * (rtt - self.base);
-        } else if !window.full {
-            self.base += 0.1 * (rtt - self.base);
+        } else if !window.full && self.overload <= 0.0 {
+            self.base += 0.02 * (rtt - self.base);
         }
         if !window.full {
-            self.overloaded = false;
+            self.overload -= 1.0;
             let used = 2.0 * f64::from(window.peak);
             if self.limit > used {
                 self.limit = (0.98 * self.limit).max(used).max(self.limit.min(f64::from(self.bounds.initial)));
             }
-        } else if self.standing {
+        } else if self.standing && lasts {
             self.shed(window);
-        } else if self.overloaded {
+        } else if self.overload > 0.0 {
             self.limit = 1.25 * self.limit + 1.0;
         }
     }
 
     /// Requests found no place while a queue stood.
     fn shed(&mut self, window: &Window) {
-        self.overloaded = true;
+        self.overload = AFTER;
         let (rtt, rate) = (window.rtt as f64, rate(window));
         let target = GAIN * rate * self.base;
         let used = self.limit.min(f64::from(window.inflight));
@@ -152,30 +165,36 @@ impl Adaptive {
             if target < self.limit { target.max(0.7 * used).min(self.limit) } else { target.min(1.5 * self.limit) };
         // Slower than the queue under this limit can be: `base` is in doubt.
         let doubt = rtt > 1.5 * GAIN * self.base;
-        self.dip_in -= if doubt { 3.0 } else { 1.0 };
-        if self.dip_in <= 0.0 {
+        self.dip_in -= 1.0;
+        if doubt || self.dip_in <= 0.0 {
             self.rate = rate;
-            self.dip();
+            self.dip(if doubt { rtt } else { 0.0 });
         }
     }
 
-    fn dip(&mut self) {
+    fn dip(&mut self, before: f64) {
         self.phase = Phase::Drain;
         self.drain = DRAIN;
-        self.limit = self.bounds.hold((DIP * self.rate * self.base).ceil());
+        self.before = before;
+        let inflight = if before > 0.0 { 0.5 * before * self.rate } else { DIP * self.base * self.rate };
+        self.limit = self.bounds.hold(inflight.ceil());
     }
 
     fn measure(&mut self, window: &Window) {
-        let (before, rtt) = (self.base, window.rtt as f64);
-        self.phase = Phase::Fill;
+        let rtt = window.rtt as f64;
         // With more in flight than the dip allows, those who are spared or another proxy keep the upstream busy.
-        if rate(window) * rtt <= 1.4 * self.limit && window.samples >= SAMPLES {
-            self.base = rtt;
-            if window.full && rtt < 0.9 * before {
-                self.dip();
-                return;
+        if rate(window) * rtt <= 1.4 * self.limit {
+            if self.before > 0.0 && rtt < 0.8 * self.before {
+                // Fewer wait less: it is a queue, and how long requests take without is to be seen yet.
+                return self.dip(0.0);
             }
-            let confirmed = rtt < 1.1 * before;
+            let (before, queue) = (self.base, window.full && rtt < 0.85 * self.base);
+            self.base = if rtt > 2.0 * before { rtt } else { 0.5 * (before + rtt) };
+            if queue {
+                self.base = rtt;
+                return self.dip(0.0);
+            }
+            let confirmed = rtt < 1.15 * before;
             self.dip_after = if confirmed { (2.0 * self.dip_after).min(DIP_AFTER_MOST) } else { DIP_AFTER };
         }
         self.fill();
@@ -195,6 +214,9 @@ fn rate(window: &Window) -> f64 {
 
 impl Limit for Adaptive {
     fn period(&self) -> Nanos {
+        if self.base == 0.0 {
+            return FIRST;
+        }
         // Casts of f64 saturate.
         ((PERIOD * self.base) as Nanos).clamp(SHORTEST, LONGEST)
     }
@@ -235,14 +257,13 @@ impl Limit for Adaptive {
     }
 
     fn stretches(&self) -> bool {
-        !self.standing && !self.overloaded && self.phase == Phase::Normal
+        !self.standing && self.overload <= 0.0 && self.phase == Phase::Normal
     }
 
     fn stretch(&mut self, so_far: &Window) {
-        if so_far.samples >= SAMPLES && self.base > 0.0 && self.stands(so_far) {
-            self.standing = true;
-        }
-        if self.stretches() {
+        let knee = rate(so_far) * self.base;
+        let enough = so_far.samples >= SAMPLES && f64::from(so_far.inflight) > GAIN * knee;
+        if self.stretches() && !(self.full && enough) {
             self.limit = self.bounds.hold((1.5 * self.limit).ceil());
             self.spared = self.spared.max(self.limit);
         }
@@ -251,8 +272,8 @@ impl Limit for Adaptive {
     fn words(&self) -> Words {
         let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or(0) as f64;
         let flag = |flag| if flag { 1.0 } else { 0.0 };
-        let (standing, overloaded) = (flag(self.standing), flag(self.overloaded));
-        let Self { limit, spared, base, drain, rate, dip_in, dip_after, .. } = *self;
-        pack([limit, spared, base, standing, overloaded, phase, drain, rate, dip_in, dip_after])
+        let (full, standing) = (flag(self.full), flag(self.standing));
+        let Self { limit, spared, base, overload, drain, rate, before, dip_in, dip_after, .. } = *self;
+        pack([limit, spared, base, full, standing, overload, phase, drain, rate, before, dip_in, dip_after])
     }
 }
