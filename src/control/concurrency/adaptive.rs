@@ -32,7 +32,10 @@ const STANDING: f64 = 2.0;
 const DIP: f64 = 0.8;
 /// Windows under overload to the next dip, at first and at most.
 const DIP_AFTER: f64 = 16.0;
+const DIP_AFTER_DOUBT: f64 = 4.0;
 const DIP_AFTER_MOST: f64 = 512.0;
+/// Windows in a row in which a queue stands, after which no burst is thought of.
+const STOOD: f64 = 3.0;
 /// Windows in which everybody finds a place, after which an overload is over.
 const AFTER: f64 = 10.0;
 /// The longest a queue is given to drain, in windows.
@@ -69,7 +72,10 @@ pub struct Adaptive {
     base: f64,
     /// The last window's requests did not all find a place.
     full: bool,
-    standing: bool,
+    /// Windows in a row in which a queue stood.
+    stood: f64,
+    /// Windows that `base` is the mean of, at first.
+    seen: f64,
     /// Windows to go, in which everybody finds a place, until the overload counts as over.
     overload: f64,
     phase: Phase,
@@ -94,7 +100,8 @@ impl Adaptive {
             spared: limit,
             base: 0.0,
             full: false,
-            standing: false,
+            stood: 0.0,
+            seen: 0.0,
             overload: 0.0,
             phase: Phase::Normal,
             drain: 0.0,
@@ -106,7 +113,7 @@ impl Adaptive {
     }
 
     pub(super) fn restore(bounds: Bounds, words: &Words) -> Self {
-        let [limit, spared, base, full, standing, overload, phase, drain, rate, before, dip_in, dip_after] =
+        let [limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, dip_in, dip_after] =
             unpack(words);
         if limit == 0.0 {
             return Self::new(bounds);
@@ -117,7 +124,8 @@ impl Adaptive {
             spared: bounds.hold(spared),
             base,
             full: full != 0.0,
-            standing: standing != 0.0,
+            stood,
+            seen,
             overload,
             phase: PHASES.get(phase as usize).copied().unwrap_or(Phase::Normal),
             drain,
@@ -135,12 +143,12 @@ impl Adaptive {
 
     fn judge(&mut self, window: &Window) {
         let rtt = window.rtt as f64;
-        self.standing = self.stands(window);
-        let lasts = std::mem::replace(&mut self.full, window.full);
-        if rtt < self.base {
-            self.base += 0.3 * (rtt - self.base);
-        } else if !window.full && self.overload <= 0.0 {
-            self.base += 0.02 * (rtt - self.base);
+        self.stood = if self.stands(window) { self.stood + 1.0 } else { 0.0 };
+        let lasts = std::mem::replace(&mut self.full, window.full) || self.stood >= STOOD;
+        if rtt < self.base || !(window.full || self.stood > 0.0 || self.overload > 0.0) {
+            self.seen += 1.0;
+            let pace: f64 = if rtt < self.base { 0.1 } else { 0.05 };
+            self.base += pace.max(1.0 / self.seen) * (rtt - self.base);
         }
         if !window.full {
             self.overload -= 1.0;
@@ -148,7 +156,7 @@ impl Adaptive {
             if self.limit > used {
                 self.limit = (0.98 * self.limit).max(used).max(self.limit.min(f64::from(self.bounds.initial)));
             }
-        } else if self.standing && lasts {
+        } else if self.stood > 0.0 && lasts {
             self.shed(window);
         } else if self.overload > 0.0 {
             self.limit = 1.25 * self.limit + 1.0;
@@ -168,6 +176,7 @@ impl Adaptive {
         self.dip_in -= 1.0;
         if doubt || self.dip_in <= 0.0 {
             self.rate = rate;
+            self.limit = used;
             self.dip(if doubt { rtt } else { 0.0 });
         }
     }
@@ -176,7 +185,7 @@ impl Adaptive {
         self.phase = Phase::Drain;
         self.drain = DRAIN;
         self.before = before;
-        let inflight = if before > 0.0 { 0.5 * before * self.rate } else { DIP * self.base * self.rate };
+        let inflight = if before > 0.0 { 0.5 * self.limit } else { DIP * self.base * self.rate };
         self.limit = self.bounds.hold(inflight.ceil());
     }
 
@@ -195,7 +204,7 @@ impl Adaptive {
                 return self.dip(0.0);
             }
             let confirmed = rtt < 1.15 * before;
-            self.dip_after = if confirmed { (2.0 * self.dip_after).min(DIP_AFTER_MOST) } else { DIP_AFTER };
+            self.dip_after = if confirmed { (2.0 * self.dip_after).min(DIP_AFTER_MOST) } else { DIP_AFTER_DOUBT };
         }
         self.fill();
     }
@@ -224,7 +233,7 @@ impl Limit for Adaptive {
     fn update(&mut self, window: &Window, _: &mut dyn Random) {
         if window.samples == 0 {
             // Nothing was answered: with work in flight that is a queue, as far as anybody can tell.
-            self.standing = self.base > 0.0 && window.inflight > 0;
+            self.stood = if self.base > 0.0 && window.inflight > 0 { self.stood + 1.0 } else { 0.0 };
             return;
         }
         if self.base == 0.0 {
@@ -257,13 +266,13 @@ impl Limit for Adaptive {
     }
 
     fn stretches(&self) -> bool {
-        !self.standing && self.overload <= 0.0 && self.phase == Phase::Normal
+        self.stood < STOOD && self.overload <= 0.0 && self.phase == Phase::Normal
     }
 
     fn stretch(&mut self, so_far: &Window) {
         let knee = rate(so_far) * self.base;
         let enough = so_far.samples >= SAMPLES && f64::from(so_far.inflight) > GAIN * knee;
-        if self.stretches() && !(self.full && enough) {
+        if self.stretches() && !((self.full || self.stood > 0.0) && enough) {
             self.limit = self.bounds.hold((1.5 * self.limit).ceil());
             self.spared = self.spared.max(self.limit);
         }
@@ -272,8 +281,8 @@ impl Limit for Adaptive {
     fn words(&self) -> Words {
         let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or(0) as f64;
         let flag = |flag| if flag { 1.0 } else { 0.0 };
-        let (full, standing) = (flag(self.full), flag(self.standing));
-        let Self { limit, spared, base, overload, drain, rate, before, dip_in, dip_after, .. } = *self;
-        pack([limit, spared, base, full, standing, overload, phase, drain, rate, before, dip_in, dip_after])
+        let full = flag(self.full);
+        let Self { limit, spared, base, stood, seen, overload, drain, rate, before, dip_in, dip_after, .. } = *self;
+        pack([limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, dip_in, dip_after])
     }
 }
