@@ -18,7 +18,8 @@
 use std::collections::VecDeque;
 
 use super::Nanos;
-use crate::share::{Cell, ShareError, SharedState};
+use super::counted::{Beat, Counted};
+use crate::share::{ShareError, SharedState};
 
 /// Who is served first within a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub enum Pushed {
 #[derive(Debug)]
 pub struct Queue {
     settings: Settings,
-    length: Cell,
+    length: Counted,
     /// Oldest in front.
     levels: Vec<VecDeque<Waiting>>,
     /// When the queue was last seen empty, or got its first request since.
@@ -83,35 +84,37 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty queue, whose length over all workers is counted under this name.
+    /// An empty queue of this name. `length` is the name of its length over all workers.
     ///
     /// # Errors
     /// [`ShareError`] where numbers are not shared.
-    pub fn new(settings: Settings, share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
+    pub fn new(settings: Settings, share: &dyn SharedState, name: &str, length: &str) -> Result<Self, ShareError> {
         let levels = vec![VecDeque::new(); settings.levels.max(1)];
-        Ok(Self { settings, length: share.cell(name)?, levels, empty_at: 0 })
+        Ok(Self { settings, length: Counted::open(share, name, length)?, levels, empty_at: 0 })
     }
 
-    /// A request wants to wait. Levels beyond the least important are that one.
-    pub fn push(&mut self, share: &dyn SharedState, request: Waiting) -> Pushed {
+    /// A request wants to wait, at this worker. Levels beyond the least important are that one.
+    ///
+    /// # Errors
+    /// [`ShareError`] where the length cannot be counted; it does not wait then.
+    pub fn push(&mut self, share: &dyn SharedState, worker: u32, request: Waiting) -> Result<Pushed, ShareError> {
         let level = request.level.min(self.levels.len().saturating_sub(1));
         if self.is_empty() {
             self.empty_at = request.since;
         }
-        share.add(self.length, 1);
-        let displaced = if share.read(self.length) > i64::from(self.settings.max_length) {
-            share.add(self.length, -1);
-            match self.least_important_below(level, request.since) {
+        let most = i64::from(self.settings.max_length);
+        // Who displaces another takes over its count.
+        let displaced = match self.length.enter(share, worker, |length| length <= most)? {
+            Ok(_) => None,
+            Err(_) => match self.least_important_below(level, request.since) {
                 Some(displaced) => Some(displaced),
-                None => return Pushed::Full,
-            }
-        } else {
-            None
+                None => return Ok(Pushed::Full),
+            },
         };
         if let Some(queue) = self.levels.get_mut(level) {
             queue.push_back(Waiting { level, ..request });
         }
-        displaced.map_or(Pushed::Queued, Pushed::Displaced)
+        Ok(displaced.map_or(Pushed::Queued, Pushed::Displaced))
     }
 
     /// Takes the next request out, if its level may have a place; a less important one never goes before it. To be called when a place may
@@ -173,6 +176,14 @@ impl Queue {
         self.levels.iter().take(before).map(VecDeque::len).fold(0, usize::saturating_add)
     }
 
+    /// Corrects the length by what [`super::concurrency::ConcurrencyLimits::tick`] found.
+    ///
+    /// # Errors
+    /// [`ShareError`] where the length cannot be counted.
+    pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<(), ShareError> {
+        self.length.heed(share, beat)
+    }
+
     /// Whether nobody waits here.
     pub fn is_empty(&self) -> bool {
         self.levels.iter().all(VecDeque::is_empty)
@@ -180,7 +191,7 @@ impl Queue {
 
     /// How many wait, over all workers.
     pub fn length(&self, share: &dyn SharedState) -> i64 {
-        share.read(self.length)
+        self.length.total(share)
     }
 
     /// The longest a request may wait now.
@@ -205,8 +216,8 @@ impl Queue {
     }
 
     fn left(&mut self, share: &dyn SharedState, now: Nanos, count: usize) {
-        if count > 0 {
-            share.add(self.length, i64::try_from(count).unwrap_or(i64::MAX).saturating_neg());
+        for _ in 0..count {
+            self.length.leave(share);
         }
         if self.is_empty() {
             self.empty_at = now;

@@ -29,7 +29,7 @@ const GAIN: f64 = 3.0;
 /// A queue may stand when latency is so many times `base`.
 const STANDING: f64 = 2.0;
 /// Part of a knee in flight during a dip.
-const DIP: f64 = 0.8;
+const DIP: f64 = 0.65;
 /// Windows under overload to the next dip, at first and at most.
 const DIP_AFTER: f64 = 16.0;
 const DIP_AFTER_DOUBT: f64 = 4.0;
@@ -197,13 +197,13 @@ impl Adaptive {
                 // Fewer wait less: it is a queue, and how long requests take without is to be seen yet.
                 return self.dip(0.0);
             }
-            let (before, queue) = (self.base, window.full && rtt < 0.85 * self.base);
+            let (before, queue) = (self.base, window.full && rtt < 0.82 * self.base);
             self.base = if rtt > 2.0 * before { rtt } else { 0.5 * (before + rtt) };
             if queue {
                 self.base = rtt;
                 return self.dip(0.0);
             }
-            let confirmed = rtt < 1.15 * before;
+            let confirmed = rtt < 1.5 * before;
             self.dip_after = if confirmed { (2.0 * self.dip_after).min(DIP_AFTER_MOST) } else { DIP_AFTER_DOUBT };
         }
         self.fill();

@@ -16,6 +16,7 @@
 //! algorithm, and stores page and limit by compare-and-set. A worker that loses finds the work done. So a request
 //! costs five additions and two reads at most, a worker one page each window.
 
+use crate::control::counted::{Beat, Counted};
 use crate::control::{Nanos, Random};
 use crate::share::{Cell, Pages, ShareError, SharedState};
 
@@ -94,11 +95,7 @@ struct Batch {
 /// One concurrency limit, as one worker sees it.
 #[derive(Debug)]
 pub(super) struct Gauge {
-    inflight: Cell,
-    name: String,
-    /// What this worker holds, in a cell for others and here.
-    own: Option<Cell>,
-    held: i64,
+    inflight: Counted,
     fixed: Option<u32>,
     /// Requests differ in importance: the most important are spared when the limit is lowered for a moment.
     levels: bool,
@@ -126,12 +123,8 @@ impl Gauge {
             None => None,
             Some(pages) => Some(Measured::open(algorithm, share, name, (pages, page))?),
         };
-        let inflight = share.cell(inflight)?;
-        Ok(Self { inflight, name: name.to_owned(), own: None, held: 0, fixed, levels, measured })
-    }
-
-    fn own_cell(&self, share: &dyn SharedState, worker: u32) -> Result<Cell, ShareError> {
-        share.cell(&format!("{}.worker.{worker}", self.name))
+        let inflight = Counted::open(share, name, inflight)?;
+        Ok(Self { inflight, fixed, levels, measured })
     }
 
     /// Takes a place, or none when its share of the limit is taken.
@@ -143,28 +136,20 @@ impl Gauge {
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<bool, ShareError> {
-        let own = match self.own {
-            Some(own) => own,
-            None => *self.own.insert(self.own_cell(share, worker)?),
-        };
         if let Some(measured) = &mut self.measured {
-            measured.look(share, self.inflight, now, random)?;
+            measured.look(share, &self.inflight, now, random)?;
         }
         for _ in 0..ATTEMPTS {
             let limit = self.limit_for(level);
-            share.add(self.inflight, 1);
-            let inflight = share.read(self.inflight);
-            if level.admits(limit, inflight) {
-                share.add(own, 1);
-                self.held = self.held.saturating_add(1);
-                if let Some(measured) = &mut self.measured {
-                    measured.peak = measured.peak.max(inflight);
+            let next = match self.inflight.enter(share, worker, |inflight| level.admits(limit, inflight))? {
+                Ok(inflight) => {
+                    if let Some(measured) = &mut self.measured {
+                        measured.peak = measured.peak.max(inflight);
+                    }
+                    return Ok(true);
                 }
-                return Ok(true);
-            }
-            share.add(self.inflight, -1);
-            // What the next one to take a place would read.
-            let next = share.read(self.inflight).saturating_add(1);
+                Err(next) => next,
+            };
             if level.admits(limit, next) {
                 continue;
             }
@@ -186,21 +171,17 @@ impl Gauge {
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<(), ShareError> {
-        share.add(self.inflight, -1);
-        if let Some(own) = self.own {
-            share.add(own, -1);
-        }
-        self.held = self.held.saturating_sub(1);
+        self.inflight.leave(share);
         let Some(measured) = &mut self.measured else { return Ok(()) };
         measured.sample(share, ended, took, now);
-        measured.look(share, self.inflight, now, random)
+        measured.look(share, &self.inflight, now, random)
     }
 
     /// What time alone changes.
     pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<(), ShareError> {
         let Some(measured) = &mut self.measured else { return Ok(()) };
         measured.batch.flush(share, &measured.totals);
-        measured.look(share, self.inflight, now, random)
+        measured.look(share, &self.inflight, now, random)
     }
 
     fn limit_for(&self, level: Share) -> u32 {
@@ -219,7 +200,7 @@ impl Gauge {
 
     /// Requests in flight, over all workers.
     pub fn inflight(&self, share: &dyn SharedState) -> i64 {
-        share.read(self.inflight)
+        self.inflight.total(share)
     }
 
     /// Mean latency of late.
@@ -227,28 +208,9 @@ impl Gauge {
         self.measured.as_ref().map(|measured| measured.usual).filter(|usual| *usual > 0)
     }
 
-    /// Takes back what a dead worker held.
-    pub fn take_back(&self, share: &dyn SharedState, worker: u32) -> Result<(), ShareError> {
-        let own = self.own_cell(share, worker)?;
-        let held = share.read(own);
-        if held != 0 {
-            share.add(own, held.saturating_neg());
-            share.add(self.inflight, held.saturating_neg());
-        }
-        Ok(())
-    }
-
-    /// This worker was taken for dead, as `before`, and now counts as `worker`: what it holds is counted again.
-    pub fn rejoin(&mut self, share: &dyn SharedState, worker: u32) -> Result<(), ShareError> {
-        let Some(before) = self.own.take() else { return Ok(()) };
-        // What it did since it was taken for dead has changed its old number and in-flight alike.
-        let since = share.read(before);
-        let own = self.own_cell(share, worker)?;
-        share.add(before, since.saturating_neg());
-        share.add(own, self.held);
-        share.add(self.inflight, self.held.saturating_sub(since));
-        self.own = Some(own);
-        Ok(())
+    /// Takes back what dead workers held, and counts anew what this one holds if it was taken for dead.
+    pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<(), ShareError> {
+        self.inflight.heed(share, beat)
     }
 }
 
@@ -359,7 +321,7 @@ impl Measured {
     fn look(
         &mut self,
         share: &dyn SharedState,
-        inflight: Cell,
+        inflight: &Counted,
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<(), ShareError> {
@@ -387,7 +349,7 @@ impl Measured {
                     now.saturating_add(period / 8).max(self.look_at.min(record.start.saturating_add(period)));
                 return Ok(());
             }
-            let window = self.window(&record, totals, lasted, share.read(inflight), state.limit());
+            let window = self.window(&record, totals, lasted, inflight.total(share), state.limit());
             state.update(&window, random);
             record.begin(now, totals);
             if window.rtt > 0 {

@@ -25,6 +25,7 @@ mod fixtures;
 
 use self::gauge::Gauge;
 use self::workers::Workers;
+use super::counted::Beat;
 use super::directory::Directory;
 use super::{Nanos, Random};
 use crate::share::{Pages, ShareError, SharedState};
@@ -199,40 +200,45 @@ impl ConcurrencyLimits {
     }
 
     /// What time alone changes: samples are handed on, windows end, what dead workers held is taken back. To be called
-    /// every half second or more often, by every worker, also by one without traffic.
-    pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) {
+    /// every half second or more often, by every worker, also by one without traffic. What it found is for the queue.
+    pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Beat {
         for gauge in self.gauges.iter_mut().flatten() {
             if gauge.tick(share, now, random).is_err() {
                 self.errors = self.errors.saturating_add(1);
             }
         }
-        if self.beat(share, now, random).is_err() {
+        let heeded = self.workers.beat(share, now, random).and_then(|beat| self.heed(share, beat));
+        heeded.unwrap_or_else(|_| {
             self.errors = self.errors.saturating_add(1);
-        }
+            Beat::default()
+        })
     }
 
-    fn beat(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<(), ShareError> {
-        let beat = self.workers.beat(share, now, random)?;
-        if let Some(worker) = beat.rejoined {
+    fn heed(&mut self, share: &dyn SharedState, beat: Beat) -> Result<Beat, ShareError> {
+        if !beat.dead.is_empty() {
+            // The dead may have held places of limits this worker has not seen.
+            let keys = match &mut self.directory {
+                None => 0,
+                Some(directory) => directory.taken(share)?,
+            };
+            for slot in (0..keys).chain([self.settings.max_keys]).map(SlotId) {
+                self.open(share, slot)?;
+            }
+        }
+        if beat != Beat::default() {
             for gauge in self.gauges.iter_mut().flatten() {
-                gauge.rejoin(share, worker)?;
+                gauge.heed(share, &beat)?;
             }
         }
-        if beat.dead.is_empty() {
-            return Ok(());
-        }
-        // The dead may have held places of limits this worker has not seen.
-        let keys = match &mut self.directory {
-            None => 0,
-            Some(directory) => directory.taken(share)?,
-        };
-        for slot in (0..keys).chain([self.settings.max_keys]).map(SlotId) {
-            let gauge = self.open(share, slot)?;
-            for worker in &beat.dead {
-                gauge.take_back(share, *worker)?;
-            }
-        }
-        Ok(())
+        Ok(beat)
+    }
+
+    /// As whom this worker counts, for [`super::queue::Queue::push`].
+    ///
+    /// # Errors
+    /// Those of the shared page that tells workers apart.
+    pub fn worker(&mut self, share: &dyn SharedState, random: &mut dyn Random) -> Result<u32, ShareError> {
+        self.workers.own(share, random)
     }
 
     /// The present limit.

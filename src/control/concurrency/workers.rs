@@ -8,6 +8,7 @@
 //!
 //! A worker that was only asleep finds its record cleared at its next heartbeat, takes another and counts what it holds anew.
 
+use crate::control::counted::Beat;
 use crate::control::{Nanos, Random};
 use crate::share::{Pages, ShareError, SharedState};
 
@@ -49,15 +50,6 @@ pub(super) struct Workers {
     own: Option<(u32, u64)>,
     beat_at: Nanos,
     seen: Vec<Option<Seen>>,
-}
-
-/// What a heartbeat found.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Beat {
-    /// Workers found dead, whose records this worker cleared: what they held is to be taken back.
-    pub dead: Vec<u32>,
-    /// This worker was taken for dead, and counts as this one now.
-    pub rejoined: Option<u32>,
 }
 
 impl Workers {
