@@ -163,14 +163,8 @@ impl Queue {
         false
     }
 
-    /// Whether a request of this level that comes now has to wait although there may be a place: somebody at least as
-    /// important waits already and is to be served before it.
-    pub fn must_wait(&self, level: usize, now: Nanos) -> bool {
-        let before = if self.newest_first(now) { level } else { level.saturating_add(1) };
-        self.levels.iter().take(before).any(|queue| !queue.is_empty())
-    }
-
-    /// How many of those that wait here would be served before a request of this level that comes now.
+    /// How many of those that wait here would be served before a request of this level that comes now. While there are
+    /// any it waits too, though there may be a place.
     pub fn ahead(&self, level: usize, now: Nanos) -> usize {
         let before = if self.newest_first(now) { level } else { level.saturating_add(1) };
         self.levels.iter().take(before).map(VecDeque::len).fold(0, usize::saturating_add)

@@ -9,4 +9,5 @@
 )]
 
 mod compare;
+mod limits;
 mod sim;

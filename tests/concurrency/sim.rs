@@ -359,20 +359,6 @@ impl Run {
     pub fn asked(&self, from: Nanos, to: Nanos) -> usize {
         self.between(from, to).count()
     }
-
-    /// How long after `from` it takes until each following half second has this goodput at least, in seconds.
-    pub fn back_after(&self, from: Nanos, to: Nanos, goodput: f64) -> f64 {
-        let step = 500 * MS;
-        let mut back = from;
-        let mut at = from;
-        while at + step <= to {
-            if self.goodput(at, at + step) < goodput {
-                back = at + step;
-            }
-            at += step;
-        }
-        (back - from) as f64 / 1e9
-    }
 }
 
 fn is_good(request: &Request) -> bool {

@@ -265,7 +265,7 @@ impl Measured {
         loop {
             let version = share.load(self.pages, self.page, &mut bytes)?;
             let mut record = Record::decode(&bytes);
-            let Some(state) = self.algorithm.restore(&record.words) else { return Ok(()) };
+            let state = self.algorithm.restore(&record.words);
             if record.words != [0; WORDS] {
                 self.heed(&record, &*state);
                 return Ok(());
@@ -332,7 +332,7 @@ impl Measured {
         let mut bytes = [0; PAGE];
         let version = share.load(self.pages, self.page, &mut bytes)?;
         let mut record = Record::decode(&bytes);
-        let Some(mut state) = self.algorithm.restore(&record.words) else { return Ok(()) };
+        let mut state = self.algorithm.restore(&record.words);
         let totals = self.totals.read(share);
         let period = state.period();
         let lasted = now.saturating_sub(record.start);
@@ -393,7 +393,7 @@ impl Measured {
 
     /// The change of limit, told by the worker that stored it: the sum of all changes is the last limit.
     fn publish(&self, share: &dyn SharedState, before: &Words, state: &dyn Limit) {
-        let before = self.algorithm.restore(before).map_or(0, |state| state.limit());
+        let before = self.algorithm.restore(before).limit();
         let change = i64::from(state.limit()).saturating_sub(i64::from(before));
         if change != 0 {
             share.add(self.totals.limit, change);
@@ -414,7 +414,7 @@ impl Measured {
         let mut bytes = [0; PAGE];
         let version = share.load(self.pages, self.page, &mut bytes)?;
         let mut record = Record::decode(&bytes);
-        let Some(mut state) = self.algorithm.restore(&record.words) else { return Ok(false) };
+        let mut state = self.algorithm.restore(&record.words);
         let before = record.words;
         let lasted = now.saturating_sub(record.start);
         let so_far = self.window(&record, self.totals.read(share), lasted, inflight, state.limit());

@@ -104,15 +104,35 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The algorithm with a state kept earlier, or at its start when that is all zeros; `None` for a fixed limit.
-    pub fn restore(self, words: &Words) -> Option<Box<dyn Limit>> {
-        Some(match self {
-            Self::Fixed(_) => return None,
+    /// The algorithm with a state kept earlier, or at its start when that is all zeros.
+    pub fn restore(self, words: &Words) -> Box<dyn Limit> {
+        match self {
+            Self::Fixed(limit) => Box::new(Fixed(limit.max(1))),
             Self::Adaptive(bounds) => Box::new(Adaptive::restore(bounds, words)),
             Self::Gradient2(bounds) => Box::new(Gradient2::restore(bounds, words)),
             Self::Vegas(bounds) => Box::new(Vegas::restore(bounds, words)),
             Self::Aimd(bounds) => Box::new(Aimd::restore(bounds, words)),
-        })
+        }
+    }
+}
+
+/// A limit that learns nothing, measured for the latency.
+#[derive(Debug)]
+struct Fixed(u32);
+
+impl Limit for Fixed {
+    fn period(&self) -> Nanos {
+        super::WINDOW
+    }
+
+    fn update(&mut self, _: &Window, _: &mut dyn Random) {}
+
+    fn limit(&self) -> u32 {
+        self.0
+    }
+
+    fn words(&self) -> Words {
+        pack([f64::from(self.0)])
     }
 }
 
