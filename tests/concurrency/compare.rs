@@ -182,3 +182,11 @@ fn the_documented_comparison_is_what_the_simulation_says() {
         assert!(document.contains(&row), "docs/load-shedding.md lacks the row\n{row}");
     }
 }
+
+#[test]
+fn zz_probe() {
+    let r = run(&Scenario { workers: 1, seed: 3, ..shift(ADAPTIVE) });
+    for second in 9..30 {
+        println!("{second} {} {} p50 {} {:?}", r.rejected(second * SECOND, (second + 1) * SECOND), r.asked(second * SECOND, (second + 1) * SECOND), r.latency(second * SECOND, (second + 1) * SECOND, 0.5), r.limits.iter().skip(second as usize * 10).take(10).collect::<Vec<_>>());
+    }
+}

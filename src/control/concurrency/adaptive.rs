@@ -81,7 +81,7 @@ pub struct Adaptive {
     phase: Phase,
     /// Windows left to drain.
     drain: f64,
-    /// Requests answered in a nanosecond, before the dip.
+    /// Requests answered in a nanosecond, in the last window without a dip.
     rate: f64,
     /// Their mean latency then, if half as many in flight are to show whether they waited at all; or 0.
     before: f64,
@@ -143,6 +143,7 @@ impl Adaptive {
 
     fn judge(&mut self, window: &Window) {
         let rtt = window.rtt as f64;
+        self.rate = rate(window);
         self.stood = if self.stands(window) { self.stood + 1.0 } else { 0.0 };
         let lasts = std::mem::replace(&mut self.full, window.full) || self.stood >= STOOD;
         if rtt < self.base || !(window.full || self.stood > 0.0 || self.overload > 0.0) {
@@ -171,13 +172,13 @@ impl Adaptive {
         let used = self.limit.min(f64::from(window.inflight));
         self.limit =
             if target < self.limit { target.max(0.7 * used).min(self.limit) } else { target.min(1.5 * self.limit) };
-        // Slower than the queue under this limit can be: `base` is in doubt.
-        let doubt = rtt > 1.5 * GAIN * self.base;
+        // Slower than a queue under this limit would make it, and not because the queue is growing: `base` is in doubt.
+        let inflight = f64::from(window.inflight);
+        let doubt = rtt > 1.5 * GAIN * self.base && inflight <= 1.3 * rate * rtt;
         self.dip_in -= 1.0;
         if doubt || self.dip_in <= 0.0 {
-            self.rate = rate;
             self.limit = used;
-            self.dip(if doubt { rtt } else { 0.0 });
+            self.dip(if doubt { rtt.max(inflight / rate) } else { 0.0 });
         }
     }
 
@@ -270,8 +271,8 @@ impl Limit for Adaptive {
     }
 
     fn stretch(&mut self, so_far: &Window) {
-        let knee = rate(so_far) * self.base;
-        let enough = so_far.samples >= SAMPLES && f64::from(so_far.inflight) > GAIN * knee;
+        let rate = if so_far.samples >= SAMPLES { rate(so_far) } else { self.rate };
+        let enough = rate > 0.0 && f64::from(so_far.inflight) > GAIN * rate * self.base;
         if self.stretches() && !((self.full || self.stood > 0.0) && enough) {
             self.limit = self.bounds.hold((1.5 * self.limit).ceil());
             self.spared = self.spared.max(self.limit);
