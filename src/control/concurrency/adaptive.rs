@@ -32,7 +32,7 @@ const STANDING: f64 = 2.0;
 const DIP: f64 = 0.65;
 /// Windows under overload to the next dip, at first and at most.
 const DIP_AFTER: f64 = 16.0;
-const DIP_AFTER_DOUBT: f64 = 4.0;
+const DIP_AFTER_DOUBT: f64 = 8.0;
 const DIP_AFTER_MOST: f64 = 512.0;
 /// Windows in a row in which a queue stands, after which no burst is thought of.
 const STOOD: f64 = 3.0;
@@ -85,6 +85,8 @@ pub struct Adaptive {
     rate: f64,
     /// Their mean latency then, if half as many in flight are to show whether they waited at all; or 0.
     before: f64,
+    /// In flight when the overload began; 0 once that has led to a dip.
+    cut_from: f64,
     /// Windows under overload to the next dip, and to the one after it.
     dip_in: f64,
     dip_after: f64,
@@ -107,13 +109,14 @@ impl Adaptive {
             drain: 0.0,
             rate: 0.0,
             before: 0.0,
+            cut_from: 0.0,
             dip_in: DIP_AFTER,
             dip_after: DIP_AFTER,
         }
     }
 
     pub(super) fn restore(bounds: Bounds, words: &Words) -> Self {
-        let [limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, dip_in, dip_after] =
+        let [limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, dip_in, dip_after] =
             unpack(words);
         if limit == 0.0 {
             return Self::new(bounds);
@@ -131,6 +134,7 @@ impl Adaptive {
             drain,
             rate,
             before,
+            cut_from,
             dip_in,
             dip_after,
         }
@@ -166,15 +170,19 @@ impl Adaptive {
 
     /// Requests found no place while a queue stood.
     fn shed(&mut self, window: &Window) {
+        let (rtt, rate, inflight) = (window.rtt as f64, rate(window), f64::from(window.inflight));
+        if self.overload <= 0.0 {
+            self.cut_from = inflight;
+        }
         self.overload = AFTER;
-        let (rtt, rate) = (window.rtt as f64, rate(window));
         let target = GAIN * rate * self.base;
-        let used = self.limit.min(f64::from(window.inflight));
+        let used = self.limit.min(inflight);
         self.limit =
             if target < self.limit { target.max(0.7 * used).min(self.limit) } else { target.min(1.5 * self.limit) };
         // Slower than a queue under this limit would make it, and not because the queue is growing: `base` is in doubt.
-        let inflight = f64::from(window.inflight);
-        let doubt = rtt > 1.5 * GAIN * self.base && inflight <= 1.3 * rate * rtt;
+        // So it is when the limit has been halved, once each time.
+        let doubt = rtt > 1.5 * GAIN * self.base || used < 0.5 * self.cut_from;
+        let doubt = doubt && inflight <= 1.3 * rate * rtt;
         self.dip_in -= 1.0;
         if doubt || self.dip_in <= 0.0 {
             self.limit = used;
@@ -214,6 +222,7 @@ impl Adaptive {
         self.phase = Phase::Fill;
         self.limit = GAIN * self.rate * self.base;
         self.dip_in = self.dip_after;
+        self.cut_from = 0.0;
     }
 }
 
@@ -283,7 +292,11 @@ impl Limit for Adaptive {
         let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or(0) as f64;
         let flag = |flag| if flag { 1.0 } else { 0.0 };
         let full = flag(self.full);
-        let Self { limit, spared, base, stood, seen, overload, drain, rate, before, dip_in, dip_after, .. } = *self;
-        pack([limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, dip_in, dip_after])
+        let Self {
+            limit, spared, base, stood, seen, overload, drain, rate, before, cut_from, dip_in, dip_after, ..
+        } = *self;
+        pack([
+            limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, dip_in, dip_after,
+        ])
     }
 }
