@@ -281,7 +281,9 @@ impl Limit for Adaptive {
 
     fn stretch(&mut self, so_far: &Window) {
         let rate = if so_far.samples >= SAMPLES { rate(so_far) } else { self.rate };
-        let enough = rate > 0.0 && f64::from(so_far.inflight) > GAIN * rate * self.base;
+        // Without a queue that stands, chance may still have brought so many at once.
+        let knees = if self.stood > 0.0 { GAIN } else { GAIN + 1.0 };
+        let enough = rate > 0.0 && f64::from(so_far.inflight) > knees * rate * self.base;
         if self.stretches() && !((self.full || self.stood > 0.0) && enough) {
             self.limit = self.bounds.hold((1.5 * self.limit).ceil());
             self.spared = self.spared.max(self.limit);
