@@ -4,18 +4,22 @@
 //! on `x * base` of them at once: the knee. More than that in flight wait. The limit under overload is [`GAIN`] knees:
 //! what is in flight keeps the upstream busy, and waits two times as long as it is worked on.
 //!
-//! - **Growth.** A request that finds no place raises the limit by half, there and then, unless a queue *stands*: the
-//!   window before was answered in twice `base` or more, and at its end two knees or more were still in flight. A burst
-//!   that drains, and a load that the upstream can carry, so find room from the first request on.
-//! - **Overload** is a window in which requests found no place while a queue stood. The limit then goes to [`GAIN`]
-//!   knees, by three tenths a window at most, about as fast as the upstream drains.
-//! - **Load alone** never lowers it, however slow answers are: without a request that found no place the limit stays, or
+//! - **Growth.** A request that finds no place raises the limit by half, there and then, unless a queue has been standing
+//!   or more than a knee above [`GAIN`] are in flight. A queue *stands* in a window answered in twice `base` or
+//!   more at whose end two knees or more are in flight. A burst that drains, and a load that the upstream can carry, so find room
+//!   from the first request on.
+//! - **Overload** is when a queue stands and requests have found no place for [`LASTS`] windows, or do so after it has stood for
+//!   [`STOOD`]. The limit then goes to [`GAIN`] knees, by three tenths a window at most, about as fast as the upstream
+//!   drains, and grows by a quarter a window while the queue is gone but requests find no place. It is over after
+//!   [`AFTER`] windows in which all found one.
+//! - **Load alone** never lowers it, however slow answers are: while all requests find a place the limit stays, or
 //!   sinks slowly towards twice what was in flight at most, but not below its start.
-//! - **`base`** follows the mean latency of windows in which all found a place, down quickly and up within a second or so:
-//!   a lasting shift is the new normal. Under overload it cannot be seen, so now and then the limit *dips*
-//!   below the knee, for a window in which the queue drains and one to measure. Was `base` too high, it sinks by a fifth
-//!   and the limit dips again at once, which costs nothing since work was waiting; was it too low, it is set right at once. A dip
-//!   that changes nothing doubles the time to the next.
+//! - **`base`** follows the mean latency of windows in which all found a place and no queue stood. Under overload it cannot
+//!   be seen, so now and then the limit *dips* below the knee: the queue drains, what had waited leaves, and a window
+//!   measures. Was `base` too high, work was waiting all the time: it sinks, and the limit dips again at once. Was it too low,
+//!   it is set right. A dip that changes little doubles the time to the next.
+//! - **Doubt**: latency that a queue under this limit cannot explain, or a limit that has been halved, is looked into at once, with
+//!   half as many in flight. If they take as long as before they do not wait: that is `base` now. If not, the dip goes on.
 //!
 //! It fails where the mean latency says little of the upstream: where long and short requests alternate in waves much
 //! longer than a window, or where one of many servers behind the limit is slow alone. An upstream close to its capacity whose service
@@ -35,7 +39,9 @@ const DIP_AFTER: f64 = 16.0;
 const DIP_AFTER_DOUBT: f64 = 8.0;
 const DIP_AFTER_MOST: f64 = 512.0;
 /// Windows in a row in which a queue stands, after which no burst is thought of.
-const STOOD: f64 = 3.0;
+const STOOD: f64 = 4.0;
+/// The same of windows in which requests find no place.
+const LASTS: f64 = 3.0;
 /// Windows in which everybody finds a place, after which an overload is over.
 const AFTER: f64 = 10.0;
 /// The longest a queue is given to drain, in windows.
@@ -70,8 +76,8 @@ pub struct Adaptive {
     spared: f64,
     /// Mean latency of a request that does not wait, in nanoseconds; 0 until known.
     base: f64,
-    /// The last window's requests did not all find a place.
-    full: bool,
+    /// Windows in a row in which requests found no place.
+    full: f64,
     /// Windows in a row in which a queue stood.
     stood: f64,
     /// Windows that `base` is the mean of, at first.
@@ -101,7 +107,7 @@ impl Adaptive {
             limit,
             spared: limit,
             base: 0.0,
-            full: false,
+            full: 0.0,
             stood: 0.0,
             seen: 0.0,
             overload: 0.0,
@@ -126,7 +132,7 @@ impl Adaptive {
             limit: bounds.hold(limit),
             spared: bounds.hold(spared),
             base,
-            full: full != 0.0,
+            full,
             stood,
             seen,
             overload,
@@ -149,7 +155,8 @@ impl Adaptive {
         let rtt = window.rtt as f64;
         self.rate = rate(window);
         self.stood = if self.stands(window) { self.stood + 1.0 } else { 0.0 };
-        let lasts = std::mem::replace(&mut self.full, window.full) || self.stood >= STOOD;
+        self.full = if window.full { self.full + 1.0 } else { 0.0 };
+        let lasts = self.full >= LASTS || self.stood >= STOOD;
         if rtt < self.base || !(window.full || self.stood > 0.0 || self.overload > 0.0) {
             self.seen += 1.0;
             let pace: f64 = if rtt < self.base { 0.1 } else { 0.05 };
@@ -281,10 +288,9 @@ impl Limit for Adaptive {
 
     fn stretch(&mut self, so_far: &Window) {
         let rate = if so_far.samples >= SAMPLES { rate(so_far) } else { self.rate };
-        // Without a queue that stands, chance may still have brought so many at once.
-        let knees = if self.stood > 0.0 { GAIN } else { GAIN + 1.0 };
-        let enough = rate > 0.0 && f64::from(so_far.inflight) > knees * rate * self.base;
-        if self.stretches() && !((self.full || self.stood > 0.0) && enough) {
+        // One knee more than under overload: chance brings so many at once now and then.
+        let enough = rate > 0.0 && f64::from(so_far.inflight) > (GAIN + 1.0) * rate * self.base;
+        if self.stretches() && !((self.full > 0.0 || self.stood > 0.0) && enough) {
             self.limit = self.bounds.hold((1.5 * self.limit).ceil());
             self.spared = self.spared.max(self.limit);
         }
@@ -292,10 +298,21 @@ impl Limit for Adaptive {
 
     fn words(&self) -> Words {
         let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or(0) as f64;
-        let flag = |flag| if flag { 1.0 } else { 0.0 };
-        let full = flag(self.full);
         let Self {
-            limit, spared, base, stood, seen, overload, drain, rate, before, cut_from, dip_in, dip_after, ..
+            limit,
+            spared,
+            base,
+            full,
+            stood,
+            seen,
+            overload,
+            drain,
+            rate,
+            before,
+            cut_from,
+            dip_in,
+            dip_after,
+            ..
         } = *self;
         pack([
             limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, dip_in, dip_after,
