@@ -1,8 +1,8 @@
 //! A number that workers add to and take from, of which it is known what each of them added: what a worker held whose
 //! VM died can be taken back.
 //!
-//! Beside the number of all, each worker has one of its own. Both are changed one after the other by the same callback; a
-//! VM dies in its own code, not between two host calls.
+//! Beside the number of all, each worker has one of its own. Both are changed one after the other by the same
+//! callback; a VM dies in its own code, not between two host calls.
 
 use crate::share::{Cell, ShareError, SharedState};
 

@@ -5,9 +5,10 @@
 //!
 //! - `Fifo`: the oldest.
 //! - `Lifo`: the newest, since it has the most time left.
-//! - `AdaptiveLifo` (Facebook, "Fail at Scale", and CoDel): the oldest while the queue drains. When it has not been empty for as
-//!   long as a request may wait, it *stands*: then the newest is next, and nobody waits longer than a twentieth of that time, since who
-//!   waits long in a queue that stands waits in vain. As published, with 100 ms and 5 ms.
+//! - `AdaptiveLifo` (Facebook, "Fail at Scale", and CoDel): the oldest while the queue drains. When it has not been
+//!   empty for as long as a request may wait, it *stands*: then the newest is next, and nobody waits longer than a
+//!   twentieth of that time, since who waits long in a queue that stands waits in vain. As published, with 100 ms and
+//!   5 ms.
 //!
 //! A full queue lets a more important request displace one of the least important level; of these the one that would be
 //! served last.
@@ -117,8 +118,8 @@ impl Queue {
         Ok(displaced.map_or(Pushed::Queued, Pushed::Displaced))
     }
 
-    /// Takes the next request out, if its level may have a place; a less important one never goes before it. To be called when a place may
-    /// be free until it gives none. `admits` takes a place for a level, or says no.
+    /// Takes the next request out, if its level may have a place; a less important one never goes before it. To be
+    /// called when a place may be free until it gives none. `admits` takes a place for a level, or says no.
     pub fn pop(&mut self, share: &dyn SharedState, now: Nanos, admits: impl FnOnce(usize) -> bool) -> Option<Waiting> {
         let newest = self.newest_first(now);
         let patience = self.patience(now);
@@ -231,8 +232,8 @@ fn over(waiting: &Waiting, patience: Nanos, now: Nanos) -> bool {
     now.saturating_sub(waiting.since) >= patience || now >= waiting.deadline
 }
 
-/// Whether a request can be answered in time: it waits until `ahead` others have been served, one every `every`, and then takes as
-/// long as is `usual`. What is not known takes no time.
+/// Whether a request can be answered in time: it waits until `ahead` others have been served, one every `every`, and
+/// then takes as long as is `usual`. What is not known takes no time.
 pub fn in_time(remaining: Nanos, ahead: usize, every: Option<Nanos>, usual: Option<Nanos>) -> bool {
     let ahead = u64::try_from(ahead).unwrap_or(u64::MAX);
     let wait = every.unwrap_or(0).saturating_mul(ahead);

@@ -1,15 +1,16 @@
 //! Success-rate throttle: what an upstream that fails would be sent in vain is, by and by, not sent.
 //!
-//! Of `n` requests sent during the window `s` succeeded. While `s` is at least the threshold's share of `n` all pass; below
-//! it a request is rejected with probability `(n - s / threshold) / (n + 1)`, at most `max_rejection`. Rejected
-//! requests are not counted: they say nothing of the upstream. Fewer than `minimum_calls` in the window say nothing either,
-//! and all pass.
+//! Of `n` requests sent during the window `s` succeeded. While `s` is at least the threshold's share of `n` all pass;
+//! below it a request is rejected with probability `(n - s / threshold) / (n + 1)`, at most `max_rejection`. Rejected
+//! requests are not counted: they say nothing of the upstream. Fewer than `minimum_calls` in the window say nothing
+//! either, and all pass.
 //!
-//! After Google's Site Reliability Engineering, "Handling Overload" (where the threshold is 1/K and rejected requests count),
-//! in the form of Envoy's admission control filter.
+//! After Google's Site Reliability Engineering, "Handling Overload" (where the threshold is 1/K and rejected requests
+//! count), in the form of Envoy's admission control filter.
 //!
-//! Counts are numbers all workers add to; a shared page holds their totals at the starts of ten parts of the window, so that all
-//! workers judge the same window. A worker works the probability out anew a hundred times a second at most.
+//! Counts are numbers all workers add to; a shared page holds their totals at the starts of ten parts of the window,
+//! so that all workers judge the same window. A worker works the probability out anew a hundred times a second at
+//! most.
 //!
 //! Limits: a worker sees what others counted up to ten milliseconds late; the window's oldest tenth leaves at once.
 

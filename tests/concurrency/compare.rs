@@ -1,4 +1,5 @@
-//! What the algorithms do before simulated upstreams, and what the default must do. `docs/load-shedding.md` holds the table.
+//! What the algorithms do before simulated upstreams, and what the default must do. `docs/load-shedding.md` holds the
+//! table.
 
 use std::fmt::Write as _;
 

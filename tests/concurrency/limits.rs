@@ -14,7 +14,7 @@ fn fixed(limit: u32) -> Settings {
 }
 
 fn open(share: &Memory, settings: Settings) -> ConcurrencyLimits {
-    ConcurrencyLimits::new(settings, share, "test", "inflight").expect("memory shares everything")
+    ConcurrencyLimits::new(settings, share, "test", "inflight").unwrap()
 }
 
 fn enter(worker: &mut ConcurrencyLimits, share: &Memory, seed: u64) -> Option<Place> {
@@ -163,7 +163,7 @@ fn a_process_that_stood_still_buries_nobody() {
     let dead = tick_for(&mut [&mut one, &mut two], &share, START + 3_600 * SECOND, 10);
     assert_eq!(dead, 0);
     assert_eq!(inflight(&share), 2);
-    drop(places);
+    assert_eq!(places.iter().flatten().count(), 2);
 }
 
 #[test]

@@ -105,8 +105,6 @@ enum Event {
 
 pub struct Run {
     pub requests: Vec<Request>,
-    /// The limit each tenth of a second.
-    pub limits: Vec<u32>,
     pub inflight_at_end: i64,
 }
 
@@ -129,7 +127,6 @@ struct Sim {
     clients: u32,
     bursts: (u32, Nanos),
     burst: u32,
-    limits: Vec<u32>,
 }
 
 /// Long after the host's clock began, as in life.
@@ -160,7 +157,6 @@ pub fn run(scenario: &Scenario) -> Run {
         clients: 0,
         bursts: (0, SECOND),
         burst: 0,
-        limits: Vec::new(),
     };
     for (at, (time, _)) in scenario.changes.iter().enumerate() {
         sim.at(START + time, Event::Change(at));
@@ -214,16 +210,13 @@ impl Sim {
                 }
                 Event::Tick(worker) => {
                     self.workers[worker].tick(&self.share, self.now, &mut self.random);
-                    if worker == 0 {
-                        self.limits.push(self.workers[0].limit(SlotId::ONLY));
-                    }
                     self.at(self.now + 100 * MS, Event::Tick(worker));
                 }
                 Event::Arrive(_) | Event::Ask(_) | Event::Burst(_) => {}
             }
         }
         let inflight_at_end = self.workers[0].inflight(&self.share);
-        Run { requests: self.requests, limits: self.limits, inflight_at_end }
+        Run { requests: self.requests, inflight_at_end }
     }
 
     fn change(&mut self, at: usize) {

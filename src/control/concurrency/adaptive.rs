@@ -1,29 +1,30 @@
 //! Tidegate's own algorithm: as many as the upstream works on at once, three times.
 //!
-//! By Little's law an upstream that answers `x` requests a second, each of which takes `base` when it need not wait, works
-//! on `x * base` of them at once: the knee. More than that in flight wait. The limit under overload is [`GAIN`] knees:
-//! what is in flight keeps the upstream busy, and waits two times as long as it is worked on.
+//! By Little's law an upstream that answers `x` requests a second, each of which takes `base` when it need not wait,
+//! works on `x * base` of them at once: the knee. More than that in flight wait. The limit under overload is [`GAIN`]
+//! knees: what is in flight keeps the upstream busy, and waits two times as long as it is worked on.
 //!
-//! - **Growth.** A request that finds no place raises the limit by half, there and then, unless a queue has been standing
-//!   or more than a knee above [`GAIN`] are in flight. A queue *stands* in a window answered in twice `base` or
-//!   more at whose end two knees or more are in flight. A burst that drains, and a load that the upstream can carry, so find room
-//!   from the first request on.
-//! - **Overload** is when a queue stands and requests have found no place for [`LASTS`] windows, or do so after it has stood for
-//!   [`STOOD`]. The limit then goes to [`GAIN`] knees, by three tenths a window at most, about as fast as the upstream
-//!   drains, and grows by a quarter a window while the queue is gone but requests find no place. It is over after
-//!   [`AFTER`] windows in which all found one.
+//! - **Growth.** A request that finds no place raises the limit by half, there and then, unless a queue has been
+//!   standing or more than a knee above [`GAIN`] are in flight. A queue *stands* in a window answered in twice `base`
+//!   or more at whose end two knees or more are in flight. A burst that drains, and a load that the upstream can
+//!   carry, so find room from the first request on.
+//! - **Overload** is when a queue stands and requests have found no place for [`LASTS`] windows, or do so after it
+//!   has stood for [`STOOD`]. The limit then goes to [`GAIN`] knees, by three tenths a window at most, about as fast
+//!   as the upstream drains, and grows by a quarter a window while the queue is gone but requests find no place. It
+//!   is over after [`AFTER`] windows in which all found one.
 //! - **Load alone** never lowers it, however slow answers are: while all requests find a place the limit stays, or
 //!   sinks slowly towards twice what was in flight at most, but not below its start.
-//! - **`base`** follows the mean latency of windows in which all found a place and no queue stood. Under overload it cannot
-//!   be seen, so now and then the limit *dips* below the knee: the queue drains, what had waited leaves, and a window
-//!   measures. Was `base` too high, work was waiting all the time: it sinks, and the limit dips again at once. Was it too low,
-//!   it is set right. A dip that changes little doubles the time to the next.
-//! - **Doubt**: latency that a queue under this limit cannot explain, or a limit that has been halved, is looked into at once, with
-//!   half as many in flight. If they take as long as before they do not wait: that is `base` now. If not, the dip goes on.
+//! - **`base`** follows the mean latency of windows in which all found a place and no queue stood. Under overload it
+//!   cannot be seen, so now and then the limit *dips* below the knee: the queue drains, what had waited leaves, and a
+//!   window measures. Was `base` too high, work was waiting all the time: it sinks, and the limit dips again at once.
+//!   Was it too low, it is set right. A dip that changes little doubles the time to the next.
+//! - **Doubt**: latency that a queue under this limit cannot explain, or a limit that has been halved, is looked into
+//!   at once, with half as many in flight. If they take as long as before they do not wait: that is `base` now. If
+//!   not, the dip goes on.
 //!
 //! It fails where the mean latency says little of the upstream: where long and short requests alternate in waves much
-//! longer than a window, or where one of many servers behind the limit is slow alone. An upstream close to its capacity whose service
-//! times scatter much queues by itself; a few per cent of its load is then rejected.
+//! longer than a window, or where one of many servers behind the limit is slow alone. An upstream close to its
+//! capacity whose service times scatter much queues by itself; a few per cent of its load is then rejected.
 
 use super::limit::{Bounds, Limit, SAMPLES, Window, Words, pack, unpack, whole};
 use crate::control::{Nanos, Random};
@@ -34,9 +35,11 @@ const GAIN: f64 = 3.0;
 const STANDING: f64 = 2.0;
 /// Part of a knee in flight during a dip.
 const DIP: f64 = 0.65;
-/// Windows under overload to the next dip, at first and at most.
+/// Windows under overload to the next dip, at first.
 const DIP_AFTER: f64 = 16.0;
+/// The same after `base` has proved much too low.
 const DIP_AFTER_DOUBT: f64 = 8.0;
+/// And at most.
 const DIP_AFTER_MOST: f64 = 512.0;
 /// Windows in a row in which a queue stands, after which no burst is thought of.
 const STOOD: f64 = 4.0;
@@ -48,6 +51,7 @@ const AFTER: f64 = 10.0;
 const DRAIN: f64 = 20.0;
 /// Windows last so many times `base`, within bounds.
 const PERIOD: f64 = 2.5;
+/// The first window, in which `base` is not known yet.
 const FIRST: Nanos = 10_000_000;
 const SHORTEST: Nanos = 50_000_000;
 const LONGEST: Nanos = 2_000_000_000;
@@ -122,8 +126,9 @@ impl Adaptive {
     }
 
     pub(super) fn restore(bounds: Bounds, words: &Words) -> Self {
-        let [limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, dip_in, dip_after] =
-            unpack(words);
+        let numbers: [f64; 14] = unpack(words);
+        let [limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, ..] = numbers;
+        let [.., dip_in, dip_after] = numbers;
         if limit == 0.0 {
             return Self::new(bounds);
         }

@@ -1,5 +1,5 @@
-//! What a limit algorithm is: a window of samples in, a new limit out. No algorithm knows how samples are taken or how a
-//! limit is enforced.
+//! What a limit algorithm is: a window of samples in, a new limit out. No algorithm knows how samples are taken or
+//! how a limit is enforced.
 
 use crate::control::{Nanos, Random};
 
@@ -72,8 +72,8 @@ pub trait Limit {
         false
     }
 
-    /// A request finds no place: raises the limit for it unless the window, so far, says that the upstream is slow and not the load
-    /// growing.
+    /// A request finds no place: raises the limit for it unless the window, so far, says that the upstream is slow
+    /// and not the load growing.
     fn stretch(&mut self, so_far: &Window) {
         let _ = so_far;
     }

@@ -1,14 +1,16 @@
-//! Concurrency limits: so many requests in flight at once, over all workers; one limit, or one for each key (bulkheads).
+//! Concurrency limits: so many requests in flight at once, over all workers; one limit, or one for each key
+//! (bulkheads).
 //!
-//! Three things are kept apart: *enforcement* and *measurement* (who may enter, and what is seen of those that did) and the
-//! *algorithm* that makes a limit of what is seen ([`Limit`]): fixed, [`aimd`], [`vegas`], [`gradient2`], or
+//! Three things are kept apart: *enforcement* and *measurement* (who may enter, and what is seen of those that did)
+//! and the *algorithm* that makes a limit of what is seen ([`Limit`]): fixed, [`aimd`], [`vegas`], [`gradient2`], or
 //! [`adaptive`].
 //!
-//! A level of less importance has a *share*: it enters only while in-flight is below that share of the limit, so that the
-//! most important one is the last to go.
+//! A level of less importance has a *share*: it enters only while in-flight is below that share of the limit, so that
+//! the most important one is the last to go.
 //!
-//! A place is held until it is released; whoever takes one must release it exactly once, however its request ends. What a
-//! worker held whose VM died is taken back by the others some seconds later, at their [`tick`](ConcurrencyLimits::tick).
+//! A place is held until it is released; whoever takes one must release it exactly once, however its request ends.
+//! What a worker held whose VM died is taken back by the others some seconds later, at their
+//! [`tick`](ConcurrencyLimits::tick).
 //!
 //! Limits: of more than `max_keys` keys, those first seen last share one limit, for as long as the proxy runs.
 
@@ -17,6 +19,7 @@ pub mod aimd;
 mod gauge;
 pub mod gradient2;
 pub mod limit;
+mod measured;
 pub mod vegas;
 mod workers;
 
@@ -116,16 +119,16 @@ pub struct ConcurrencyLimits {
 }
 
 impl ConcurrencyLimits {
-    /// Opens the limits of this name. At configure time: it creates their shared pages, one of 1 KiB, and where limits are
-    /// measured one a key of about 150 bytes. Without a key, `inflight` names the number in flight.
+    /// Opens the limits of this name. At configure time: it creates their shared pages, one of 1 KiB, and where
+    /// limits are measured one a key of about 150 bytes. Without a key, `inflight` names the number in flight.
     ///
     /// # Errors
     /// [`ShareError`] where numbers or pages are not shared; open them in [`crate::share::Memory`] then, per worker.
     pub fn new(settings: Settings, share: &dyn SharedState, name: &str, inflight: &str) -> Result<Self, ShareError> {
         let settings = Settings { max_keys: settings.max_keys.min(MAX_KEYS), ..settings };
-        let measured = settings.measure || !matches!(settings.algorithm, Algorithm::Fixed(_));
+        let measures = settings.measure || !matches!(settings.algorithm, Algorithm::Fixed(_));
         let count = settings.max_keys.saturating_add(1);
-        let pages = if measured { Some(gauge::pages(share, name, count)?) } else { None };
+        let pages = if measures { Some(measured::pages(share, name, count)?) } else { None };
         let keyed = settings.max_keys > 0;
         let directory = if keyed { Some(Directory::open(share, name, settings.max_keys)?) } else { None };
         let mut limits = Self {

@@ -2,8 +2,8 @@
 //! that number between two bounds that grow with the logarithm of the limit.
 //!
 //! After Netflix concurrency-limits, `VegasLimit`. The least latency is forgotten now and then (after some thirty
-//! limits' worth of updates); if it is learnt anew under load, the limit drifts up. Where latencies scatter, their least
-//! is far below the mean, and the limit stays too low.
+//! limits' worth of updates); if it is learnt anew under load, the limit drifts up. Where latencies scatter, their
+//! least is far below the mean, and the limit stays too low.
 
 use super::limit::{Bounds, Limit, Window, Words, pack, unpack, whole};
 use crate::control::{Nanos, Random};
