@@ -72,6 +72,7 @@ compose-down: ## Stop them
 	@./scripts/compose.sh down
 
 bench: build setup-envoy ## Measure what Tidegate adds to a request, next to Envoy's own filters (arguments in ARGS)
+	@./scripts/build-bench-filters.sh
 	$(SAY) "Measuring"
 	@$(HARNESS) bench $(ARGS)
 

@@ -1,17 +1,20 @@
-//! Nothing on a request's way through matching and key extraction allocates.
+//! Nothing on an admitted request's way allocates, from matching to the end of its stream.
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
 mod requests;
+mod worker;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 
 use requests::{Proxy, encode};
+use serde_json::json;
 use tidegate::config::{
     Attribute, ClientIp, FieldCondition, FieldMatcher, KeySource, Match, PathMatcher, StringMatcher,
 };
 use tidegate::matching::{HeaderMap, Index, KeyBuf, KeyExtractor, Request};
+use worker::{Worker, all_three, request};
 
 thread_local! {
     /// Allocations of this thread alone: the test runner's own do not count.
@@ -106,4 +109,32 @@ fn parsing_finding_and_extracting_allocate_nothing_once_warm() {
     assert_eq!(ALLOCATIONS.get() - before, 0);
     drop(black_box(Box::new(1)));
     assert_eq!(ALLOCATIONS.get() - before, 1, "the counter counts");
+}
+
+/// What a thousand requests of ten clients allocate, once warm, with this much time between two of them.
+fn allocations_of_a_thousand_requests(step: u64) -> usize {
+    let mut worker = Worker::new(&json!([all_three()]));
+    let requests: Vec<_> = (0..10).map(request).collect();
+    let mut pass = || {
+        for raw in &requests {
+            worker.now += step;
+            assert!(worker.serve(black_box(raw)).0);
+        }
+    };
+    pass();
+    let before = ALLOCATIONS.get();
+    (0..100).for_each(|_| pass());
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn an_admitted_request_allocates_nothing_from_its_decision_to_its_end_once_warm() {
+    // A tenth of a second: within one bucket of the breaker's window.
+    assert_eq!(allocations_of_a_thousand_requests(100_000), 0);
+}
+
+#[test]
+fn the_first_answer_in_a_bucket_of_a_breakers_window_is_the_only_one_that_allocates() {
+    // One second is one bucket, and rewrites the breaker's record once: read, two copies, and written.
+    assert!(allocations_of_a_thousand_requests(1_000_000) <= 4);
 }

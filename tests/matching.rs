@@ -463,7 +463,9 @@ fn labels_are_safe_in_stat_names_and_tell_long_keys_apart() {
     };
     assert_eq!(label(&[]), "");
     assert_eq!(label(&["gold", "/v1"]), "gold|/v1");
-    assert_eq!(label(&["a.b", "c|d", "50%", "é \n"]), "a%2Eb|c%7Cd|50%25|%C3%A9%20%0A");
+    assert_eq!(label(&["outbound|80|svc.ns.local"]), "outbound%7C80%7Csvc.ns.local");
+    assert_eq!(label(&[".a.", ".", "b"]), "%2Ea%2E|%2E|b");
+    assert_eq!(label(&["a.b", "c|d", "50%", "é \n"]), "a.b|c%7Cd|50%25|%C3%A9%20%0A");
     assert_eq!(label(&["x".repeat(64).as_str()]), "x".repeat(64));
     let (long, longer) = (label(&["x".repeat(65).as_str()]), label(&["x".repeat(66).as_str()]));
     assert_ne!(long, longer);
@@ -471,7 +473,7 @@ fn labels_are_safe_in_stat_names_and_tell_long_keys_apart() {
         assert!(label.len() <= 64, "{label}");
         let (kept, note) = label.rsplit_once('~').unwrap();
         assert!(note.len() == 16 && note.bytes().all(|b| b.is_ascii_hexdigit()), "{label}");
-        assert!(kept.len() >= 45 && label.bytes().all(|b| b.is_ascii_graphic() && b != b'.'), "{label}");
+        assert!(kept.len() >= 45 && label.bytes().all(|b| b.is_ascii_graphic()) && !label.starts_with('.'), "{label}");
     }
 }
 

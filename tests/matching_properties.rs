@@ -98,7 +98,7 @@ fn request() -> impl Strategy<Value = (Owned, Vec<(&'static str, &'static str)>)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn the_index_finds_what_a_scan_of_all_matchers_finds(

@@ -1,5 +1,7 @@
 //! What the project says of itself is true: its arrows, its table of stats, the paths its documents name.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

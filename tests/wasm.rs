@@ -8,7 +8,9 @@
 mod circuit_breaker;
 #[path = "config/main.rs"]
 mod config;
-#[path = "engine.rs"]
+#[path = "engine/main.rs"]
 mod engine;
 #[path = "matching.rs"]
 mod matching;
+#[path = "rate_limit/main.rs"]
+mod rate_limit;

@@ -32,12 +32,6 @@ const FIXED: &str = "; give {\"algorithm\": \"fixed\", \"limit\": 100}";
 
 pub(super) const UNSUPPORTED: &[Entry] = &[
     entry("request_limits", "max_body_bytes", When::Given),
-    entry("rate_limit", "algorithm", When::Is("sliding_window")),
-    entry("rate_limit", "algorithm", When::Is("fixed_window")),
-    entry("rate_limit", "overrides", When::Given),
-    entry("rate_limit", "charge_response", When::Given),
-    entry("rate_limit", "pace", When::Given),
-    entry("cost", "header", When::Given),
     Entry { schema: "load_shedding", field: "limit", when: When::Absent, instead: FIXED },
     Entry { schema: "limit", field: "algorithm", when: When::Absent, instead: FIXED },
     Entry { schema: "limit", field: "algorithm", when: When::Is("adaptive"), instead: FIXED },

@@ -71,24 +71,29 @@ impl Counted {
         share.read(self.total)
     }
 
-    /// Takes back what dead workers held, and counts anew what this one holds if it was taken for dead.
-    pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<(), ShareError> {
+    /// Takes back what dead workers held, and counts anew what this one holds if it was taken for dead. By how much the
+    /// number changed.
+    pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<i64, ShareError> {
+        let mut change = 0i64;
         for worker in &beat.dead {
             let own = self.own(share, *worker)?;
             let held = share.read(own);
             if held != 0 {
                 share.add(own, held.saturating_neg());
                 share.add(self.total, held.saturating_neg());
+                // Nobody holds 2^63 places.
+                change = change.saturating_sub(held);
             }
         }
-        let (Some(worker), Some(before)) = (beat.rejoined, self.own) else { return Ok(()) };
+        let (Some(worker), Some(before)) = (beat.rejoined, self.own) else { return Ok(change) };
         // What it did since it was taken for dead has changed its old number and the total alike.
         let since = share.read(before);
         let own = self.own(share, worker)?;
         share.add(before, since.saturating_neg());
         share.add(own, self.held);
-        share.add(self.total, self.held.saturating_sub(since));
+        let forgotten = self.held.saturating_sub(since);
+        share.add(self.total, forgotten);
         self.own = Some(own);
-        Ok(())
+        Ok(change.saturating_add(forgotten))
     }
 }

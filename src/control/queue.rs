@@ -176,7 +176,7 @@ impl Queue {
     /// # Errors
     /// [`ShareError`] where the length cannot be counted.
     pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<(), ShareError> {
-        self.length.heed(share, beat)
+        self.length.heed(share, beat).map(|_| ())
     }
 
     /// Whether nobody waits here.

@@ -14,13 +14,14 @@ use siphasher::sip::SipHasher13;
 
 use crate::config::{self, BasisPoints, Config, Mode, Scope};
 use crate::control::Nanos;
-use crate::control::circuit_breaker::{self, CircuitBreakers};
-use crate::control::concurrency::{self, ConcurrencyLimits};
+use crate::control::circuit_breaker::{self, CircuitBreakers, State};
 use crate::control::rate_limit::{self, RateLimiter};
 use crate::matching::{Index, KeyExtractor};
 use crate::share::{ShareError, SharedState};
 
-use super::stats::{self, MetricId, full_name};
+use super::settle::key_label;
+use super::shedding::Concurrency;
+use super::stats::{self, MetricId};
 use super::{Engine, Env, Workspace};
 
 /// A policy made ready.
@@ -32,10 +33,10 @@ pub(super) struct Policy {
     pub request_limits: Option<config::RequestLimits>,
     pub breaker: Option<Breaker>,
     pub rates: Vec<Rate>,
-    pub concurrency: Option<ConcurrencyLimits>,
+    pub concurrency: Option<Concurrency>,
     pub responses: config::Responses,
     pub headers: config::ResponseHeaders,
-    /// Ids of `admitted` and `shadow_admitted`, the decisions every request meets.
+    /// The counter of `admitted`, or in shadow mode `shadow_admitted`.
     pub admitted: Option<MetricId>,
 }
 
@@ -76,7 +77,30 @@ impl Engine {
             .into_iter()
             .map(|policy| compile(policy, config.mode.max(policy.mode), previous, scope, env))
             .collect::<Result<_, _>>()?;
-        Ok(Self { policies, index, work: Workspace::default() })
+        let engine = Self { policies, index, work: Workspace::default() };
+        if let Some(previous) = previous {
+            engine.clear_gauges(previous, env);
+        }
+        Ok(engine)
+    }
+
+    /// Breakers of the engine before that are gone or begin anew are not open any more, and nobody else would say so.
+    fn clear_gauges(&self, previous: &Self, env: &mut Env<'_>) {
+        for before in &previous.policies {
+            let Some(old) = &before.breaker else { continue };
+            let now = self.policy(&before.name).and_then(|policy| policy.breaker.as_ref());
+            if now.is_some_and(|now| Rc::ptr_eq(&now.breakers, &old.breakers)) {
+                continue;
+            }
+            let Ok(mut breakers) = old.breakers.try_borrow_mut() else { continue };
+            for slot in breakers.slots() {
+                if let Some(key) = breakers.label(slot).map(|label| key_label(label).to_owned())
+                    && breakers.state(env.share, slot) != State::Closed
+                {
+                    env.stats.record(env.metrics, stats::BREAKER_STATE, &[&before.name, &key], 0);
+                }
+            }
+        }
     }
 
     fn policy(&self, name: &str) -> Option<&Policy> {
@@ -104,7 +128,7 @@ fn compile(
             breakers: match before.and_then(|before| before.breaker.as_ref()) {
                 Some(kept) if kept.settings == *settings => Rc::clone(&kept.breakers),
                 _ => {
-                    let place = format!("{scope}/{name}/circuit_breaker/{}", digest(settings));
+                    let place = format!("{scope}/{name}/circuit_breaker/{:016x}", digest(settings));
                     let opened = CircuitBreakers::new(breaker_settings(settings), env.share, &place);
                     Rc::new(RefCell::new(opened.map_err(|error| failed("circuit breaker", error))?))
                 }
@@ -114,8 +138,12 @@ fn compile(
     };
     let mut rates = Vec::with_capacity(policy.rate_limits.len());
     for settings in &policy.rate_limits {
-        let place = format!("{scope}/{name}/rate_limit/{}/{}", settings.name, digest(settings));
-        let limiter = RateLimiter::new(&rate_settings(settings), share_of(settings, env), &place);
+        let place = format!("{scope}/{name}/rate_limit/{}", settings.name);
+        // What a balance means. The rest can change without it.
+        let owner =
+            digest(&(&settings.key, settings.algorithm, settings.quota, &settings.overrides, settings.max_keys));
+        let share = share_of(settings, env);
+        let limiter = RateLimiter::reusing(&rate_settings(settings), share, &place, owner, env.now);
         rates.push(Rate {
             name: settings.name.clone(),
             key: KeyExtractor::new(&settings.key),
@@ -123,20 +151,10 @@ fn compile(
             settings: settings.clone(),
         });
     }
-    let concurrency = match policy.load_shedding.as_ref().map(|shedding| shedding.limit) {
+    let concurrency = match &policy.load_shedding {
         None => None,
-        // The reader accepts no other limit yet.
-        Some(config::ConcurrencyLimit::Dynamic { initial: limit, .. } | config::ConcurrencyLimit::Fixed(limit)) => {
-            env.stats.record(env.metrics, stats::CONCURRENCY_LIMIT, &[name], u64::from(limit));
-            let cell = full_name(stats::INFLIGHT, &[name]);
-            let settings = concurrency::Settings {
-                algorithm: concurrency::Algorithm::Fixed(limit),
-                max_keys: 0,
-                measure: false,
-                levels: false,
-            };
-            let place = format!("{scope}/{name}/load_shedding/{limit}");
-            let opened = ConcurrencyLimits::new(settings, env.share, &place, &cell);
+        Some(settings) => {
+            let opened = Concurrency::new(settings, name, scope, before, env);
             Some(opened.map_err(|error| failed("concurrency limit", error))?)
         }
     };
@@ -148,10 +166,10 @@ fn compile(
         request_limits: policy.request_limits.clone(),
         breaker,
         rates,
-        concurrency,
         responses: policy.responses.clone(),
         headers: policy.headers,
         admitted: env.stats.id(env.metrics, stats::REQUESTS, &[name, admitted]),
+        concurrency,
     })
 }
 
@@ -164,10 +182,10 @@ pub(super) fn share_of<'e>(settings: &config::RateLimit, env: &Env<'e>) -> &'e d
 }
 
 /// The same for equal settings on every worker and in every VM.
-fn digest(settings: &impl Hash) -> String {
+pub(super) fn digest(settings: &impl Hash) -> u64 {
     let mut hasher = SipHasher13::new();
     settings.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    hasher.finish()
 }
 
 fn breaker_settings(settings: &config::CircuitBreaker) -> circuit_breaker::Settings {

@@ -6,11 +6,10 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::config::BasisPoints;
 use crate::control::Nanos;
-use crate::control::concurrency::{Share, SlotId};
 use crate::matching::{KeyBuf, Request};
 
 use super::compile::Policy;
-use super::permit::{Held, Permit, What};
+use super::permit::{Held, Permit, Waiting, What};
 use super::rates::Left;
 use super::rejection::{Invalid, Reason, Rejection};
 use super::response::{LocalReply, local_reply, reason_line};
@@ -27,6 +26,11 @@ pub enum Decision {
         /// The refusal that was not carried out, as the access log has it.
         shadow: Option<String>,
     },
+    /// It is held: to be asked about again, with [`Engine::resume`], at this time and not before.
+    Wait {
+        /// When.
+        until: Nanos,
+    },
     /// It is answered here.
     Rejected {
         /// What the client gets.
@@ -41,7 +45,7 @@ pub enum Decision {
 pub(super) struct Applied {
     pub policy: usize,
     /// Set once the policy has refused and was not carried out.
-    pub refused: Option<Reason>,
+    pub refused: Option<Refusal>,
 }
 
 /// A control's refusal, before it is known whether it is carried out.
@@ -57,9 +61,9 @@ pub(super) struct Refusal {
 pub(super) type Refused = (Rejection, Option<Left>);
 
 impl Engine {
-    /// Decides about a request. An admitted one holds `permit` until [`end`](Self::end).
+    /// Decides about a request. One that is admitted or has to wait holds `permit` until [`end`](Self::end).
     pub fn decide(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
-        permit.begin(env.now, request.is_grpc());
+        permit.begin(env.now, request);
         let mut found = std::mem::take(&mut self.work.found);
         self.index.find(request, &mut found);
         self.work.applied.clear();
@@ -76,8 +80,45 @@ impl Engine {
         let refused = self
             .check_requests(request, permit, env)
             .or_else(|| self.pass_breakers(request, permit, env))
-            .or_else(|| self.charge_rates(request, permit, env))
-            .or_else(|| self.enter(permit, env));
+            .or_else(|| self.charge_rates(request, permit, env));
+        if refused.is_none()
+            && let Some((policy, until)) = permit.holds_until(env.now)
+        {
+            self.hold(policy, permit, env);
+            return Decision::Wait { until };
+        }
+        let refused = refused.or_else(|| self.enter(permit, env));
+        self.conclude(refused, request, env)
+    }
+
+    /// Decides about a request that was held, once its time has come: what its rate limits left to decide.
+    pub fn resume(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
+        let Some(waiting) = permit.waiting.take() else { return Decision::Unmatched };
+        self.count_released(&waiting, env);
+        permit.go_on(env.now.saturating_sub(waiting.since), env.now);
+        self.work.applied = waiting.applied;
+        let refused = self.pass_breakers(request, permit, env).or_else(|| self.enter(permit, env));
+        self.conclude(refused, request, env)
+    }
+
+    /// The request has to wait, on behalf of this policy: it keeps its charges and nothing else.
+    fn hold(&mut self, policy: usize, permit: &mut Permit, env: &mut Env<'_>) {
+        self.give_back(permit, |held| !matches!(held.what, What::Charge { .. }), env);
+        permit.waiting = Some(Waiting { since: env.now, policy, applied: self.work.applied.clone() });
+        if let Some(policy) = self.policies.get(policy) {
+            env.stats.add(env.metrics, stats::QUEUE_LENGTH, &[&policy.name], 1);
+        }
+    }
+
+    pub(super) fn count_released(&self, waiting: &Waiting, env: &mut Env<'_>) {
+        if let Some(policy) = self.policies.get(waiting.policy) {
+            env.stats.add(env.metrics, stats::QUEUE_LENGTH, &[&policy.name], -1);
+            let waited = env.now.saturating_sub(waiting.since) / 1_000_000;
+            env.stats.record(env.metrics, stats::QUEUE_WAIT, &[], waited);
+        }
+    }
+
+    fn conclude(&mut self, refused: Option<Refused>, request: &Request<'_>, env: &mut Env<'_>) -> Decision {
         match refused {
             Some((rejection, left)) => self.rejected(&rejection, left, request.is_grpc(), env),
             None => self.admitted(env),
@@ -104,10 +145,14 @@ impl Engine {
                         env.metrics.add(id, 1);
                     }
                 }
-                Some(reason) => {
+                Some(Refusal { reason, limit, wait, .. }) => {
                     let label = format!("shadow_{}", reason.label());
                     env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, &label], 1);
-                    shadow.get_or_insert_with(|| format!("{label};policy={}", policy.name));
+                    shadow.get_or_insert_with(|| {
+                        let rejection = Rejection { policy: applied.policy, reason, limit, wait };
+                        let limit = limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str());
+                        format!("shadow_{}", reason_line(policy, &rejection, limit))
+                    });
                 }
             }
         }
@@ -176,9 +221,11 @@ impl Engine {
     fn enter(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         for at in 0..self.work.applied.len() {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
-            let Some(concurrency) = &mut policy.concurrency else { continue };
-            if let Some(place) = concurrency.acquire(env.share, SlotId::ONLY, Share::ALL, env.now, env.random) {
-                permit.held.push(Held { policy: applied.policy, what: What::Place(place) });
+            let Some(concurrency) = &policy.concurrency else { continue };
+            if let Some(place) = concurrency.enter(env) {
+                permit
+                    .held
+                    .push(Held { policy: applied.policy, what: What::Place { place, learns: concurrency.learns() } });
                 continue;
             }
             let refusal = Refusal { reason: Reason::Overloaded, limit: None, wait: None, left: None };
@@ -200,7 +247,7 @@ impl Engine {
         if self.enforced(at, env) {
             self.reject(at, refusal, permit, env)
         } else {
-            self.drop_policy(at, refusal.reason, permit, env);
+            self.drop_policy(at, refusal, permit, env);
             None
         }
     }
@@ -211,11 +258,11 @@ impl Engine {
     }
 
     /// The policy has refused and is not heeded: what it granted is given back, the others go on.
-    pub(super) fn drop_policy(&mut self, at: usize, reason: Reason, permit: &mut Permit, env: &mut Env<'_>) {
+    pub(super) fn drop_policy(&mut self, at: usize, refusal: Refusal, permit: &mut Permit, env: &mut Env<'_>) {
         let Some(applied) = self.work.applied.get_mut(at) else { return };
-        applied.refused = Some(reason);
+        applied.refused = Some(refusal);
         let policy = applied.policy;
-        self.give_back(permit, Some(policy), env);
+        self.give_back(permit, |held| held.policy == policy, env);
     }
 
     /// The request is rejected: whatever it was granted is given back.
@@ -227,7 +274,7 @@ impl Engine {
         env: &mut Env<'_>,
     ) -> Option<Refused> {
         let policy = self.work.applied.get(at)?.policy;
-        self.give_back(permit, None, env);
+        self.give_back(permit, |_| true, env);
         let Refusal { reason, limit, wait, left } = refusal;
         Some((Rejection { policy, reason, limit, wait }, left))
     }

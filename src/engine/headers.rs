@@ -32,27 +32,31 @@ pub fn seconds_up(nanos: Nanos) -> u64 {
     nanos.div_ceil(1_000_000_000)
 }
 
-/// Calls `add(name, value)` for each header these limits call for.
-pub fn rate_limit_headers(wanted: ResponseHeaders, limits: &[RateView<'_>], add: &mut dyn FnMut(&str, &str)) {
-    let Some(tightest) = limits.iter().min_by_key(|limit| limit.remaining) else { return };
-    let mut text = String::with_capacity(64);
-    // Writing to a String cannot fail, hence the ignored results below.
+/// Calls `add(name, value)` for each header these limits call for. `text` is where values are written, for its memory.
+pub fn rate_limit_headers<'v>(
+    wanted: ResponseHeaders,
+    limits: impl Iterator<Item = RateView<'v>> + Clone,
+    text: &mut String,
+    add: &mut dyn FnMut(&str, &str),
+) {
+    let Some(tightest) = limits.clone().min_by_key(|limit| limit.remaining) else { return };
     if wanted.ietf {
-        for limit in limits {
-            let separator = if text.is_empty() { "" } else { ", " };
-            let quota = limit.count.min(LARGEST_INTEGER);
-            let _ = write!(text, r#"{separator}"{}";q={quota};w={}"#, limit.name, limit.period_seconds);
+        text.clear();
+        for limit in limits.clone() {
+            item(text, limit.name);
+            number(text, ";q=", limit.count.min(LARGEST_INTEGER));
+            number(text, ";w=", limit.period_seconds);
         }
-        add("ratelimit-policy", &text);
+        add("ratelimit-policy", text);
         text.clear();
         for limit in limits {
-            let separator = if text.is_empty() { "" } else { ", " };
-            let _ = write!(text, r#"{separator}"{}";r={}"#, limit.name, limit.remaining.min(LARGEST_INTEGER));
+            item(text, limit.name);
+            number(text, ";r=", limit.remaining.min(LARGEST_INTEGER));
             if let Some(grows_in) = limit.grows_in {
-                let _ = write!(text, ";t={}", seconds_up(grows_in));
+                number(text, ";t=", seconds_up(grows_in));
             }
         }
-        add("ratelimit", &text);
+        add("ratelimit", text);
     }
     if wanted.legacy {
         let values = [
@@ -62,10 +66,24 @@ pub fn rate_limit_headers(wanted: ResponseHeaders, limits: &[RateView<'_>], add:
         ];
         for (name, value) in values {
             text.clear();
-            let _ = write!(text, "{value}");
-            add(name, &text);
+            number(text, "", value);
+            add(name, text);
         }
     }
+}
+
+/// Appends a list's next item.
+fn item(text: &mut String, name: &str) {
+    text.push_str(if text.is_empty() { "\"" } else { ", \"" });
+    text.push_str(name);
+    text.push('"');
+}
+
+/// Appends a number after its label.
+fn number(text: &mut String, label: &str, value: u64) {
+    text.push_str(label);
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{value}");
 }
 
 #[cfg(test)]
@@ -74,7 +92,8 @@ mod tests {
 
     fn written(wanted: ResponseHeaders, limits: &[RateView<'_>]) -> Vec<String> {
         let mut lines = Vec::new();
-        rate_limit_headers(wanted, limits, &mut |name, value| lines.push(format!("{name}: {value}")));
+        let mut add = |name: &str, value: &str| lines.push(format!("{name}: {value}"));
+        rate_limit_headers(wanted, limits.iter().copied(), &mut String::new(), &mut add);
         lines
     }
 

@@ -12,21 +12,34 @@
 //! is only counted: the policy drops out, what was taken for it is given back, and the others go on. So its own state
 //! stays what it would be if refused requests were really rejected.
 //!
+//! # Holding
+//!
+//! A rate limit that paces says when a request conforms; until then it is held, with nothing but the charges that are its
+//! place in the line. Breakers are asked before, so that nobody waits for an upstream that is down, but a probe is taken,
+//! and a place among those in flight, only when the request goes on: a request that waits uses up neither. Should one of
+//! them refuse it then, its charges are given back. The same happens when its client leaves.
+//!
+//! A policy in shadow holds nobody, and neither does one whose `enforce_percent` spares the request.
+//!
 //! # Settling
 //!
 //! An admitted request holds one permit until its stream ends, however it ends. The upstream is judged there and not at
-//! its response headers, since only then is it known whether the answer was whole and who wrote it.
+//! its response headers, since only then is it known whether the answer was whole and who wrote it; tunnels, which may
+//! last for days, are the exception.
 
 mod compile;
 mod decide;
 mod headers;
+mod judge;
 mod outcome;
 mod permit;
 mod random;
 mod rates;
 mod rejection;
 mod response;
+mod retry_after;
 mod settle;
+mod shedding;
 pub mod stats;
 
 use crate::control::{Nanos, Random};
@@ -58,6 +71,8 @@ pub struct Env<'e> {
     pub metrics: &'e dyn Metrics,
     /// The stats of this worker.
     pub stats: &'e Registry,
+    /// Whether the host can hold another request.
+    pub may_wait: bool,
     /// The key of the hashes that stand for clients' keys, the same on all workers and nobody else's to know.
     pub hash_key: (u64, u64),
 }
@@ -77,6 +92,7 @@ struct Workspace {
     applied: Vec<decide::Applied>,
     charges: Vec<rates::Charge>,
     key: KeyBuf,
+    header: String,
 }
 
 impl Engine {

@@ -3,8 +3,12 @@
 //! Only the upstream's own doings count. A client that left, and a reply made by the proxy or another filter, say
 //! nothing about it; a connection that failed or a time-out do, although the proxy wrote the reply. A rejection by a
 //! Tidegate further down is its upstream's protection at work, not its failure.
+//!
+//! Envoy says with `response.code_details` who had the last word. That it was the upstream excludes resets, time-outs and
+//! clients that left, so that a whole answer costs one property; `response.flags` are read for the others only.
 
 use crate::config::Outcomes;
+use crate::control::concurrency::Ended;
 
 /// Bits of Envoy's `response.flags`.
 mod flag {
@@ -37,12 +41,17 @@ pub struct Ending {
     pub status: Option<u16>,
     /// gRPC status of the response, if it is gRPC and one came.
     pub grpc_status: Option<u8>,
-    /// Envoy's `response.flags`; 0 where the host has none.
+    /// Envoy's `response.flags`; 0 where the host has none, and where the upstream had the last word.
     pub flags: u64,
-    /// The upstream wrote the response.
+    /// The upstream wrote the response, to its end or until the client left.
     pub from_upstream: bool,
+    /// The proxy ended the stream because of its age or its silence. With status 504 nothing had come from the upstream,
+    /// although the request was complete.
+    pub expired: bool,
     /// The response carries the reason header of a Tidegate further down.
     pub rejected_downstream: bool,
+    /// What was answered is a tunnel.
+    pub tunnel: bool,
 }
 
 /// What that says about the upstream.
@@ -59,7 +68,70 @@ pub enum Verdict {
 }
 
 const TOO_MANY_REQUESTS: u16 = 429;
+const GATEWAY_TIMEOUT: u16 = 504;
 const RESOURCE_EXHAUSTED: u8 = 8;
+
+impl Ending {
+    /// The client went away, or broke the protocol, before the end.
+    #[must_use]
+    pub fn client_left(&self) -> bool {
+        self.flags & flag::CLIENT != 0
+    }
+
+    /// The ending of a gRPC call, whose client takes an answer without a gRPC status for what its HTTP status means (see
+    /// gRPC's "HTTP to gRPC Status Code Mapping"). A call that was cut off stays without.
+    #[must_use]
+    pub fn of_grpc(mut self) -> Self {
+        const INTERNAL: u8 = 13;
+        const UNAUTHENTICATED: u8 = 16;
+        const PERMISSION_DENIED: u8 = 7;
+        const UNIMPLEMENTED: u8 = 12;
+        const UNAVAILABLE: u8 = 14;
+        const UNKNOWN: u8 = 2;
+        if self.from_upstream && self.grpc_status.is_none() {
+            self.grpc_status = self.status.map(|status| match status {
+                400 => INTERNAL,
+                401 => UNAUTHENTICATED,
+                403 => PERMISSION_DENIED,
+                404 => UNIMPLEMENTED,
+                // The mapping has UNAVAILABLE, for want of knowledge: what is meant is no failure but a limit.
+                TOO_MANY_REQUESTS => RESOURCE_EXHAUSTED,
+                502..=504 => UNAVAILABLE,
+                _ => UNKNOWN,
+            });
+        }
+        self
+    }
+}
+
+impl Ending {
+    /// What the ending tells a concurrency limit. `failures` are a circuit breaker's by default; those that ask for less
+    /// are time-outs, and 429, 503 and their like as the upstream's own.
+    #[must_use]
+    pub fn ended(&self, failures: &Outcomes) -> Ended {
+        const SERVICE_UNAVAILABLE: u16 = 503;
+        const UNAVAILABLE: u8 = 14;
+        if self.tunnel {
+            // How long it lives says nothing about the upstream.
+            return Ended::Ignored;
+        }
+        let asks_for_less = match self.grpc_status {
+            Some(code) => code == UNAVAILABLE,
+            None => self.status == Some(SERVICE_UNAVAILABLE),
+        };
+        match classify(failures, &Outcomes::default(), self) {
+            Verdict::Ignored => Ended::Ignored,
+            Verdict::Success => Ended::Success,
+            Verdict::Throttled => Ended::Dropped,
+            Verdict::Failure if self.timed_out() || (self.from_upstream && asks_for_less) => Ended::Dropped,
+            Verdict::Failure => Ended::Failure,
+        }
+    }
+
+    fn timed_out(&self) -> bool {
+        self.flags & flag::TIMEOUT != 0 || (self.expired && self.status == Some(GATEWAY_TIMEOUT))
+    }
+}
 
 /// What an ending says about the upstream. `ignored` goes before `failure` where both name it.
 pub fn classify(failure: &Outcomes, ignored: &Outcomes, ending: &Ending) -> Verdict {
@@ -72,7 +144,7 @@ pub fn classify(failure: &Outcomes, ignored: &Outcomes, ending: &Ending) -> Verd
             otherwise
         }
     };
-    if ending.flags & flag::TIMEOUT != 0 {
+    if ending.timed_out() {
         return by(&|outcomes| outcomes.timeout, Verdict::Ignored);
     }
     if ending.flags & flag::RESET != 0 {
@@ -93,93 +165,8 @@ pub fn classify(failure: &Outcomes, ignored: &Outcomes, ending: &Ending) -> Verd
         ),
     };
     // The client left before the end of an answer that was good so far: whether it would have stayed good is not known.
-    if verdict == Verdict::Success && ending.flags & flag::CLIENT != 0 { Verdict::Ignored } else { verdict }
+    if verdict == Verdict::Success && ending.client_left() { Verdict::Ignored } else { verdict }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn failure() -> Outcomes {
-        Outcomes { status: vec![(500, 599)], grpc_status: vec![2, 4, 13, 14, 15], reset: true, timeout: true }
-    }
-
-    fn upstream(status: u16) -> Ending {
-        Ending { status: Some(status), from_upstream: true, ..Ending::default() }
-    }
-
-    fn of(ending: Ending) -> Verdict {
-        classify(&failure(), &Outcomes::default(), &ending)
-    }
-
-    #[test]
-    fn statuses_of_the_upstream_count_by_their_class() {
-        assert_eq!(of(upstream(200)), Verdict::Success);
-        assert_eq!(of(upstream(404)), Verdict::Success);
-        assert_eq!(of(upstream(500)), Verdict::Failure);
-        assert_eq!(of(upstream(599)), Verdict::Failure);
-        assert_eq!(of(upstream(429)), Verdict::Throttled);
-    }
-
-    #[test]
-    fn replies_of_other_filters_say_nothing() {
-        assert_eq!(of(Ending { from_upstream: false, ..upstream(503) }), Verdict::Ignored);
-        assert_eq!(of(Ending { from_upstream: false, ..upstream(200) }), Verdict::Ignored);
-    }
-
-    #[test]
-    fn rejections_of_a_tidegate_further_down_say_nothing() {
-        assert_eq!(of(Ending { rejected_downstream: true, ..upstream(503) }), Verdict::Ignored);
-    }
-
-    #[test]
-    fn a_client_that_leaves_says_nothing_unless_the_failure_had_already_come() {
-        let left = flag::DOWNSTREAM_CONNECTION_TERMINATION;
-        assert_eq!(of(Ending { flags: left, ..Ending::default() }), Verdict::Ignored);
-        assert_eq!(of(Ending { flags: left, ..upstream(200) }), Verdict::Ignored);
-        assert_eq!(of(Ending { flags: left, ..upstream(500) }), Verdict::Failure);
-    }
-
-    #[test]
-    fn connection_failures_resets_and_timeouts_count_although_the_proxy_wrote_the_reply() {
-        for bit in [1, 3, 4, 5, 6, 23] {
-            let ending = Ending { flags: 1 << bit, from_upstream: false, ..upstream(503) };
-            assert_eq!(of(ending), Verdict::Failure, "flag bit {bit}");
-        }
-        for bit in [2, 19] {
-            let ending = Ending { flags: 1 << bit, from_upstream: false, ..upstream(504) };
-            assert_eq!(of(ending), Verdict::Failure, "flag bit {bit}");
-        }
-        // The proxy's own circuit breaker rejected it: the upstream was not asked.
-        assert_eq!(of(Ending { flags: 1 << 7, from_upstream: false, ..upstream(503) }), Verdict::Ignored);
-    }
-
-    #[test]
-    fn a_reset_after_good_headers_is_a_failure() {
-        assert_eq!(of(Ending { flags: flag::UPSTREAM_REMOTE_RESET, ..upstream(200) }), Verdict::Failure);
-    }
-
-    #[test]
-    fn what_is_not_listed_is_not_a_failure() {
-        let none = Outcomes::default();
-        assert_eq!(classify(&none, &none, &Ending { flags: 1 << 4, ..upstream(503) }), Verdict::Ignored);
-        assert_eq!(classify(&none, &none, &upstream(503)), Verdict::Success);
-    }
-
-    #[test]
-    fn grpc_goes_by_the_grpc_status_alone() {
-        let grpc = |code| Ending { grpc_status: Some(code), ..upstream(200) };
-        assert_eq!(of(grpc(0)), Verdict::Success);
-        assert_eq!(of(grpc(5)), Verdict::Success);
-        assert_eq!(of(grpc(14)), Verdict::Failure);
-        assert_eq!(of(grpc(8)), Verdict::Throttled);
-        assert_eq!(of(Ending { grpc_status: Some(0), ..upstream(500) }), Verdict::Success);
-    }
-
-    #[test]
-    fn ignored_beats_failure() {
-        let ignored = Outcomes { status: vec![(503, 503)], ..Outcomes::default() };
-        assert_eq!(classify(&failure(), &ignored, &upstream(503)), Verdict::Ignored);
-        assert_eq!(classify(&failure(), &ignored, &upstream(500)), Verdict::Failure);
-    }
-}
+mod tests;

@@ -5,12 +5,16 @@ use crate::control::Nanos;
 use crate::control::rate_limit::{self, Budget, KeyHash};
 use crate::matching::{KeyBuf, Request};
 
-use super::compile::{Rate, share_of};
+use super::compile::{Rate, nanos, share_of};
 use super::decide::{Refusal, Refused, hash, live_mut};
 use super::headers::RateView;
 use super::permit::{Held, Permit, What};
 use super::rejection::Reason;
+use super::settle::Stream;
 use super::{Engine, Env, stats};
+
+/// The most that one response can be charged: as much as the largest burst.
+const MOST_CHARGED_LATE: u64 = 1_000_000_000;
 
 /// A rate limit to be charged.
 #[derive(Debug, Clone, Copy)]
@@ -69,11 +73,36 @@ impl Rate {
             Cost::Header { name, default, max } => request
                 .headers()
                 .get(name.as_bytes())
-                .and_then(|value| std::str::from_utf8(value).ok())
-                .and_then(|value| value.trim().parse::<u64>().ok())
+                .and_then(whole_number)
                 .map_or(*default, |cost| cost.clamp(1, *max)),
         }
     }
+
+    /// How long a request may be held until it conforms.
+    fn max_wait(&self, shadow: bool, env: &Env<'_>) -> Nanos {
+        // In shadow nobody is held, but who would be is to be decided all the same.
+        let may_wait = shadow || env.may_wait;
+        self.settings.pace.filter(|_| may_wait).map_or(0, nanos)
+    }
+
+    /// Counts what is out of the ordinary about a decision.
+    fn note(&self, policy: &str, overflow: bool, contended: bool, env: &Env<'_>) {
+        let counts = [(overflow, stats::RATE_LIMIT_OVERFLOW), (contended, stats::RATE_LIMIT_CONTENDED)];
+        for (_, stat) in counts.into_iter().filter(|(happened, _)| *happened) {
+            env.stats.add(env.metrics, stat, &[policy, &self.name], 1);
+        }
+    }
+}
+
+/// A header's value as a whole number: digits, with spaces around them at most. What passes a `u64` counts as its largest,
+/// so that no number is too large to be charged.
+fn whole_number(value: &[u8]) -> Option<u64> {
+    let digits = value.trim_ascii();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    Some(digits.iter().fold(0, add))
 }
 
 fn applies(one: &Override, key: &KeyBuf) -> bool {
@@ -103,17 +132,22 @@ impl Engine {
             let live = live_mut(&mut self.policies, &self.work.applied, charge.applied);
             let Some((policy, applied)) = live else { continue };
             let Some(rate) = policy.rates.get_mut(charge.limit) else { continue };
+            let max_wait = rate.max_wait(policy.shadow, env);
             let share = share_of(&rate.settings, env);
-            match rate.limiter.charge(share, charge.key, charge.quota, charge.cost, env.now) {
-                Ok(charged) => {
-                    if charged.budget.overflow {
-                        env.stats.add(env.metrics, stats::RATE_LIMIT_OVERFLOW, &[&policy.name, &rate.name], 1);
+            let reserved = rate.limiter.reserve(share, charge.key, charge.quota, charge.cost, max_wait, env.now);
+            match reserved {
+                Ok((charged, until)) => {
+                    if charged.failed() {
+                        env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
                     }
-                    let what = What::Charge { limit: charge.limit, quota: charge.quota, charged };
+                    rate.note(&policy.name, charged.budget.overflow, false, env);
+                    let until = if until > env.now && self.enforced(charge.applied, env) { until } else { 0 };
+                    let what = What::Charge { limit: charge.limit, quota: charge.quota, charged, until };
                     permit.held.push(Held { policy: applied.policy, what });
                 }
                 // Another worker took what was left since the limit was asked: those charged before are given back.
                 Err(refused) => {
+                    rate.note(&policy.name, refused.budget.overflow, refused.contended, env);
                     let refusal = charge.refusal(&refused);
                     if let Some(refused) = self.refuse(charge.applied, refusal, permit, env) {
                         return Some(refused);
@@ -164,6 +198,21 @@ impl Engine {
         None
     }
 
+    /// Charges what only the response tells. `charge_response` is the only reason to read its headers here.
+    pub(super) fn charge_responses(&mut self, stream: &dyn Stream, permit: &mut Permit, env: &mut Env<'_>) {
+        for held in &mut permit.held {
+            let What::Charge { limit, charged, .. } = &mut held.what else { continue };
+            let policy = self.policies.get_mut(held.policy);
+            let Some(rate) = policy.and_then(|policy| policy.rates.get_mut(*limit)) else { continue };
+            let Some(name) = &rate.settings.charge_response else { continue };
+            let Some(told) = stream.response_header(name).and_then(whole_number) else { continue };
+            let share = share_of(&rate.settings, env);
+            if !rate.limiter.charge_late(share, charged, told.min(MOST_CHARGED_LATE), env.now) {
+                env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
+            }
+        }
+    }
+
     /// Asks every limit without charging it. Of several refusals the one with the longest wait speaks.
     fn ask(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         let mut first: Option<(usize, Refusal)> = None;
@@ -171,9 +220,14 @@ impl Engine {
             let mut longest: Option<Refusal> = None;
             for charge in self.work.charges.iter().filter(|charge| charge.applied == at) {
                 let live = live_mut(&mut self.policies, &self.work.applied, at);
-                let Some(rate) = live.and_then(|(policy, _)| policy.rates.get_mut(charge.limit)) else { continue };
+                let Some((policy, _)) = live else { continue };
+                let Some(rate) = policy.rates.get_mut(charge.limit) else { continue };
+                let max_wait = rate.max_wait(policy.shadow, env);
                 let share = share_of(&rate.settings, env);
-                if let Err(refused) = rate.limiter.check(share, charge.key, charge.quota, charge.cost, env.now) {
+                if let Err(refused) = rate.limiter.check(share, charge.key, charge.quota, charge.cost, env.now)
+                    && refused.wait.is_none_or(|wait| wait > max_wait)
+                {
+                    rate.note(&policy.name, refused.budget.overflow, false, env);
                     let refusal = charge.refusal(&refused);
                     longest = Some(longest.map_or(refusal, |other| longer(other, refusal)));
                 }
@@ -185,7 +239,7 @@ impl Engine {
                     _ => Some((at, refusal)),
                 };
             } else {
-                self.drop_policy(at, refusal.reason, permit, env);
+                self.drop_policy(at, refusal, permit, env);
             }
         }
         let (at, refusal) = first?;

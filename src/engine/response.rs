@@ -49,9 +49,8 @@ pub fn local_reply(policy: &Policy, rejection: &Rejection, rate: Option<&RateVie
         headers.push(("x-tidegate-reason".to_owned(), reason_line(policy, rejection, limit)));
     }
     if let Some(rate) = rate {
-        rate_limit_headers(policy.headers, &[*rate], &mut |name, value| {
-            headers.push((name.to_owned(), value.to_owned()))
-        });
+        let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
+        rate_limit_headers(policy.headers, std::iter::once(*rate), &mut String::new(), &mut add);
     }
     let (content_type, body) = match &template.body {
         _ if grpc => (None, grpc_message(policy, rejection, limit)),

@@ -46,14 +46,24 @@ stats! {
         "State of each circuit breaker: 0 closed, 1 open, 2 half-open.";
     BREAKER_TRANSITIONS: Counter "tidegate_circuit_breaker_transitions_total" ["policy", "to"]
         "Changes of circuit breaker state, by the new state.";
+    BREAKER_TRIPS: Counter "tidegate_circuit_breaker_trips_total" ["policy", "reason"]
+        "Trips of circuit breakers, failed rounds of probes included, by their reason.";
     CONCURRENCY_LIMIT: Gauge "tidegate_concurrency_limit" ["policy"]
         "Requests that may be in flight at once.";
     INFLIGHT: Gauge "tidegate_inflight" ["policy"]
         "Requests in flight, over all workers.";
+    QUEUE_LENGTH: Gauge "tidegate_queue_length" ["policy"]
+        "Requests held now, over all workers.";
+    QUEUE_WAIT: Histogram "tidegate_queue_wait_ms" []
+        "How long requests were held, in milliseconds, whatever became of them.";
     RATE_LIMIT_OVERFLOW: Counter "tidegate_rate_limit_overflow_total" ["policy", "limit"]
-        "Requests counted in the shared overflow bucket because the limit tracks its maximum of keys.";
+        "Requests decided by the shared overflow bucket because the limit tracks its maximum of keys.";
+    RATE_LIMIT_CONTENDED: Counter "tidegate_rate_limit_contended_total" ["policy", "limit"]
+        "Requests refused because other workers changed the same page first too many times in a row.";
     BUILD_INFO: Gauge "tidegate_build_info" ["version"]
         "Always 1; the label is the plugin's version.";
+    INTERNAL: Gauge "tidegate_internal" ["cell"]
+        "Numbers the workers share that are no stats; their names may change.";
     CONFIG_UPDATES: Counter "tidegate_config_updates_total" ["result"]
         "Configurations received, by result: accepted or rejected.";
     ERRORS: Counter "tidegate_errors_total" ["kind"]

@@ -48,11 +48,12 @@ pub enum MetricKind {
 pub enum Action {
     /// To the next filter.
     Continue = 0,
-    /// Not now: a local response has been sent.
+    /// Not now: a local response has been sent, or the stream is held.
     Pause = 1,
 }
 
 const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
+const STREAM_HTTP_REQUEST: u32 = 0;
 const CLOCK_MONOTONIC: u32 = 1;
 
 #[link(wasm_import_module = "env")]
@@ -99,6 +100,8 @@ unsafe extern "C" {
         grpc_status: i32,
     ) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_continue_stream(kind: u32) -> u32;
 }
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -142,6 +145,18 @@ pub fn random_u64() -> Option<u64> {
 pub fn set_tick_period_ms(period: u32) -> Result<(), HostError> {
     // SAFETY: no pointers.
     check(unsafe { proxy_set_tick_period_milliseconds(period) })
+}
+
+/// Has all further calls of this callback concern that context.
+pub fn set_effective_context(context: u32) -> Result<(), HostError> {
+    // SAFETY: no pointers.
+    check(unsafe { proxy_set_effective_context(context) })
+}
+
+/// Lets the effective context's request, which must be paused, go on. Its headers cannot be read any more after that.
+pub fn continue_request() -> Result<(), HostError> {
+    // SAFETY: no pointers.
+    check(unsafe { proxy_continue_stream(STREAM_HTTP_REQUEST) })
 }
 
 /// Defines a metric; every call makes a new id, so each name is defined once per VM.

@@ -50,8 +50,8 @@ pub extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
 /// Time has passed.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_tick(root: u32) {
-    let _callback = Callback::enter();
-    plugin::with(|plugin| plugin.tick(root));
+    let callback = Callback::enter();
+    plugin::with(|plugin| plugin.tick(&callback, root));
 }
 
 /// A stream's request headers are there.

@@ -14,3 +14,4 @@ mod metrics;
 mod plugin;
 mod share;
 mod stream;
+mod waiting;

@@ -1,24 +1,27 @@
 //! One worker's plugin: its root contexts, each with an engine, and the streams they serve.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::config::{self, Config};
+use crate::control::Nanos;
 use crate::engine::stats::{self, Registry};
-use crate::engine::{Decision, Engine, Env, LocalReply, SplitMix64};
+use crate::engine::{Decision, Engine, Env, LocalReply, Permit, SplitMix64};
 use crate::matching::{Facts, HeaderMap, Request};
 use crate::share::{Memory, SharedState};
 
-use super::abi::{self, Action, HeaderMapKind};
+use super::abi::{self, Action, HeaderMapKind, HostError};
 use super::arena::Callback;
 use super::metrics::HostMetrics;
 use super::share::HostShare;
-use super::stream::{Response, Streams};
+use super::stream::{ByContext, Response, Streams};
+use super::waiting::{AT_ONCE, Waiting};
 
 /// How often time is looked at where no request does: half-open breakers whose probes are lost are the only ones that
-/// wait for it, in seconds.
+/// wait for it, in seconds. While streams are held the timer goes off earlier, for each of them.
 const TICK_MS: u32 = 500;
+
+const MILLISECOND: Nanos = 1_000_000;
 
 /// The filter state for access logs: `%FILTER_STATE(wasm.tidegate:PLAIN)%`.
 const FILTER_STATE: &str = "tidegate";
@@ -38,7 +41,7 @@ pub fn with<T>(act: impl FnOnce(&mut Plugin) -> T) -> Option<T> {
 
 /// One worker's plugin.
 pub struct Plugin {
-    roots: HashMap<u32, Root>,
+    roots: ByContext<Root>,
     streams: Streams,
     world: World,
 }
@@ -46,7 +49,20 @@ pub struct Plugin {
 struct Root {
     scope: String,
     engine: Rc<RefCell<Engine>>,
+    timer: Timer,
 }
+
+/// A root's timer, as the host runs it.
+#[derive(Default)]
+struct Timer {
+    period_ms: u32,
+    rings_at: Nanos,
+    /// When the engine is to look at the time next.
+    engine_at: Nanos,
+}
+
+/// What there is to ask of an engine about a request.
+type Question = fn(&mut Engine, &Request<'_>, &mut Permit, &mut Env<'_>) -> Decision;
 
 /// What engines run on.
 struct World {
@@ -55,6 +71,9 @@ struct World {
     random: SplitMix64,
     stats: Registry,
     hash_key: (u64, u64),
+    waiting: Waiting,
+    /// Whether the host can pause a stream and resume it from the timer.
+    holds: bool,
 }
 
 impl World {
@@ -66,6 +85,7 @@ impl World {
             random: &mut self.random,
             metrics: &HostMetrics,
             stats: &self.stats,
+            may_wait: self.holds && self.waiting.has_room(),
             hash_key: self.hash_key,
         }
     }
@@ -83,10 +103,13 @@ impl Plugin {
         };
         let seed = || abi::random_u64().unwrap_or_else(abi::monotonic_nanos);
         let hash_key = shared_hash_key(&*share, (seed(), seed()));
+        // A host that knows contexts knows that there is none of this number.
+        let holds = abi::set_effective_context(u32::MAX) == Err(HostError::Absent);
+        let (random, stats, waiting) = (SplitMix64::new(seed()), Registry::default(), Waiting::default());
         Self {
-            roots: HashMap::new(),
+            roots: ByContext::default(),
             streams: Streams::default(),
-            world: World { share, own, random: SplitMix64::new(seed()), stats: Registry::default(), hash_key },
+            world: World { share, own, random, stats, hash_key, waiting, holds },
         }
     }
 
@@ -97,6 +120,7 @@ impl Plugin {
             Ok(built) => {
                 self.roots.insert(root, built);
                 if let Err(error) = abi::set_tick_period_ms(TICK_MS) {
+                    self.world.holds = false;
                     log::warn!("this host has no timer ({error:?}): lost probes are noticed at the next request only");
                 }
                 true
@@ -113,10 +137,7 @@ impl Plugin {
 
     fn build(&mut self, callback: &Callback, bytes: &[u8]) -> Result<Root, String> {
         let config = config::read(bytes).map_err(|errors| errors.to_string())?;
-        let scope = callback
-            .property(b"plugin_root_id")
-            .or_else(|| callback.property(b"plugin_name"))
-            .map_or_else(String::new, |name| String::from_utf8_lossy(name).into_owned());
+        let scope = scope(callback);
         let previous = self.roots.values().find(|root| root.scope == scope).map(|root| Rc::clone(&root.engine));
         let borrowed = previous.as_ref().and_then(|engine| engine.try_borrow().ok());
         let engine = Engine::new(&config, borrowed.as_deref(), &scope, &mut self.world.env())?;
@@ -125,27 +146,83 @@ impl Plugin {
             self.world.stats.add(&HostMetrics, stats::CONFIG_UPDATES, &["accepted"], 1);
             log::info!("{} {}", env!("CARGO_PKG_VERSION"), summary(&config));
         }
-        Ok(Root { scope, engine: Rc::new(RefCell::new(engine)) })
+        let paces = |policy: &config::Policy| policy.rate_limits.iter().any(|limit| limit.pace.is_some());
+        if !self.world.holds && config.policies.iter().any(paces) {
+            log::warn!("this host cannot hold requests: rate limits that pace reject instead");
+        }
+        let rings_at = abi::monotonic_nanos().saturating_add(Nanos::from(TICK_MS) * MILLISECOND);
+        let timer = Timer { period_ms: TICK_MS, rings_at, engine_at: rings_at };
+        Ok(Root { scope, engine: Rc::new(RefCell::new(engine)), timer })
     }
 
     /// A stream begins under a root.
     pub fn open(&mut self, stream: u32, root: u32) {
-        if let Some(root) = self.roots.get(&root) {
-            self.streams.open(stream, Rc::clone(&root.engine));
+        if let Some(state) = self.roots.get(&root) {
+            self.streams.open(stream, root, Rc::clone(&state.engine));
         }
     }
 
     /// Time has passed for a root.
-    pub fn tick(&mut self, root: u32) {
-        if let Some(root) = self.roots.get(&root)
-            && let Ok(mut engine) = root.engine.try_borrow_mut()
+    pub fn tick(&mut self, callback: &Callback, root: u32) {
+        let now = abi::monotonic_nanos();
+        if let Some(state) = self.roots.get_mut(&root).filter(|state| state.timer.engine_at <= now)
+            && let Ok(mut engine) = state.engine.try_borrow_mut()
         {
+            state.timer.engine_at = now.saturating_add(Nanos::from(TICK_MS) * MILLISECOND);
             engine.tick(&mut self.world.env());
         }
+        self.resume_due(callback, root, now);
+        self.set_timer(root, now, true);
     }
 
     /// Decides about a stream.
     pub fn request_headers(&mut self, callback: &Callback, stream: u32) -> Action {
+        let action = self.ask(callback, stream, Engine::decide);
+        if let Some(root) = self.streams.get(stream).filter(|open| open.waits_until.is_some()).map(|open| open.root) {
+            // The timer is the root's.
+            let _ = abi::set_effective_context(root);
+            self.set_timer(root, abi::monotonic_nanos(), false);
+            let _ = abi::set_effective_context(stream);
+        }
+        action
+    }
+
+    /// Asks again about streams whose time has come, in a callback of this context. Only in callbacks that return nothing:
+    /// where one of these streams is rejected, the host would take what the callback returns for a wish to pause.
+    fn resume_due(&mut self, callback: &Callback, context: u32, now: Nanos) {
+        for _ in 0..AT_ONCE {
+            let Some(stream) = self.world.waiting.take_due(now) else { break };
+            if let Some(open) = self.streams.get(stream) {
+                open.waits_until = None;
+            }
+            // The host refuses both calls if the client has just left; the stream's end is told next.
+            if abi::set_effective_context(stream).is_ok()
+                && let Action::Continue = self.ask(callback, stream, Engine::resume)
+            {
+                let _ = abi::continue_request();
+            }
+            let _ = abi::set_effective_context(context);
+        }
+    }
+
+    /// Has the timer of a root, the effective context, go off when the first of those that wait is due. `rang`: it has
+    /// just gone off, which by our clock may be a little early.
+    fn set_timer(&mut self, root: u32, now: Nanos, rang: bool) {
+        let period_ms = self.world.waiting.next_in_ms(now, TICK_MS);
+        let Some(Root { timer, .. }) = self.roots.get_mut(&root) else { return };
+        let rings_at = now.saturating_add(Nanos::from(period_ms) * MILLISECOND);
+        // Once it has gone off the host starts it again by itself, with the same period.
+        let early_enough = if rang { timer.period_ms == period_ms } else { timer.rings_at <= rings_at };
+        if rang && early_enough {
+            timer.rings_at = rings_at;
+        }
+        if !early_enough && abi::set_tick_period_ms(period_ms).is_ok() {
+            timer.period_ms = period_ms;
+            timer.rings_at = rings_at;
+        }
+    }
+
+    fn ask(&mut self, callback: &Callback, stream: u32, question: Question) -> Action {
         let Some(open) = self.streams.get(stream) else { return Action::Continue };
         let Ok(mut engine) = open.engine.try_borrow_mut() else { return Action::Continue };
         if !engine.needs_headers() {
@@ -159,8 +236,13 @@ impl Plugin {
         };
         let facts = HostFacts(callback);
         let request = Request::new(headers, &facts);
-        match engine.decide(&request, &mut open.permit, &mut self.world.env()) {
+        match question(&mut engine, &request, &mut open.permit, &mut self.world.env()) {
             Decision::Unmatched => Action::Continue,
+            Decision::Wait { until } => {
+                open.waits_until = Some(until);
+                self.world.waiting.add(until, stream);
+                Action::Pause
+            }
             Decision::Admitted { shadow } => {
                 tell_access_log(shadow.as_deref().unwrap_or("admitted"));
                 Action::Continue
@@ -181,8 +263,11 @@ impl Plugin {
     /// holds nothing, so nothing happens for it.
     pub fn response_headers(&mut self, callback: &Callback, stream: u32, ends: bool) {
         let Some(open) = self.streams.get(stream).filter(|open| !open.permit.is_empty()) else { return };
-        if let Ok(engine) = open.engine.try_borrow() {
-            engine.response_headers(&Response(callback), ends, &mut open.permit, abi::monotonic_nanos());
+        if let Some(until) = open.waits_until.take() {
+            self.world.waiting.remove(until, stream);
+        }
+        if let Ok(mut engine) = open.engine.try_borrow_mut() {
+            engine.response_headers(&Response(callback), ends, &mut open.permit, &mut self.world.env());
         }
     }
 
@@ -196,7 +281,11 @@ impl Plugin {
 
     /// A stream has ended: what it holds is settled. Whoever comes first, the log or the deletion, does it.
     pub fn end(&mut self, callback: &Callback, stream: u32) {
-        let Some(open) = self.streams.get(stream) else { return };
+        // Asked first because reading the clock is a call to the host: most streams come here twice, some hold nothing.
+        let Some(open) = self.streams.get(stream).filter(|open| !open.permit.is_empty()) else { return };
+        if let Some(until) = open.waits_until.take() {
+            self.world.waiting.remove(until, stream);
+        }
         if let Ok(mut engine) = open.engine.try_borrow_mut() {
             engine.end(&Response(callback), &mut open.permit, &mut self.world.env());
         }
@@ -205,9 +294,18 @@ impl Plugin {
     /// A context is gone.
     pub fn close(&mut self, callback: &Callback, context: u32) {
         self.end(callback, context);
-        self.streams.close(context);
-        self.roots.remove(&context);
+        if !self.streams.close(context) {
+            self.roots.remove(&context);
+        }
     }
+}
+
+/// What tells this plugin's state from that of others in the same proxy. The host gives all three, empty where the operator
+/// set none, and only together do they tell filters apart: pages are shared by VMs of one `vm_id`, numbers by the whole
+/// process.
+fn scope(callback: &Callback) -> String {
+    let named = |path: &[u8]| callback.property(path).map(String::from_utf8_lossy).unwrap_or_default();
+    format!("{}/{}/{}", named(b"plugin_vm_id"), named(b"plugin_root_id"), named(b"plugin_name"))
 }
 
 struct HostFacts<'a>(&'a Callback);

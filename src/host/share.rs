@@ -66,7 +66,11 @@ impl SharedState for HostShare {
         if let Some(&cell) = cells.get(name) {
             return Ok(cell);
         }
-        let cell = Cell(abi::define_metric(MetricKind::Gauge, name).map_err(share_error)?);
+        // A number is a gauge, and so appears among the proxy's stats. Those that mean something to people have a stat's
+        // name; the others go under one.
+        let internal = full_name(stats::INTERNAL, &[name]);
+        let shown = if name.starts_with("tidegate_") { name } else { &internal };
+        let cell = Cell(abi::define_metric(MetricKind::Gauge, shown).map_err(share_error)?);
         cells.insert(name.to_owned(), cell);
         Ok(cell)
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
+use crate::control::Nanos;
 use crate::engine::{Engine, Permit, Stream};
 
 use super::abi::{self, HeaderMapKind};
@@ -12,14 +13,20 @@ use super::arena::Callback;
 
 /// One stream: the engine that decided about it, which a newer one may have replaced since, and what it holds.
 pub struct Open {
+    pub root: u32,
     pub engine: Rc<RefCell<Engine>>,
     pub permit: Permit,
+    /// Until when it is held, if it is.
+    pub waits_until: Option<Nanos>,
 }
+
+/// Something for each of some contexts.
+pub type ByContext<T> = HashMap<u32, T, BuildHasherDefault<ContextHasher>>;
 
 /// All open streams by context.
 #[derive(Default)]
 pub struct Streams {
-    open: HashMap<u32, Open, BuildHasherDefault<ContextHasher>>,
+    open: ByContext<Open>,
     /// Permits of streams that are gone, for their memory.
     spare: Vec<Permit>,
 }
@@ -28,21 +35,22 @@ pub struct Streams {
 const SPARE: usize = 1024;
 
 impl Streams {
-    pub fn open(&mut self, context: u32, engine: Rc<RefCell<Engine>>) {
+    pub fn open(&mut self, context: u32, root: u32, engine: Rc<RefCell<Engine>>) {
         let permit = self.spare.pop().unwrap_or_default();
-        self.open.insert(context, Open { engine, permit });
+        self.open.insert(context, Open { root, engine, permit, waits_until: None });
     }
 
     pub fn get(&mut self, context: u32) -> Option<&mut Open> {
         self.open.get_mut(&context)
     }
 
-    pub fn close(&mut self, context: u32) {
-        if let Some(stream) = self.open.remove(&context)
-            && self.spare.len() < SPARE
-        {
+    /// Forgets a stream; `false` if the context is none.
+    pub fn close(&mut self, context: u32) -> bool {
+        let Some(stream) = self.open.remove(&context) else { return false };
+        if self.spare.len() < SPARE {
             self.spare.push(stream.permit);
         }
+        true
     }
 }
 
@@ -90,8 +98,7 @@ impl Stream for Response<'_> {
         self.0.property_u64(FLAGS).unwrap_or(0)
     }
 
-    fn from_upstream(&self) -> bool {
-        // A host without this property cannot tell; then the upstream is held to have answered.
-        self.0.property(DETAILS).is_none_or(|details| details == b"via_upstream")
+    fn details(&self) -> Option<&[u8]> {
+        self.0.property(DETAILS)
     }
 }

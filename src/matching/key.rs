@@ -6,7 +6,8 @@
 //! # Labels
 //!
 //! In the name of a stat a key is its components joined by `|`. Whatever is not printable ASCII, or means something to
-//! those who read stat names (`.` `|` `%` `~` quotes, backslash), becomes `%XX`. What would be longer than 64 bytes is
+//! those who read stat names (`|` `%` `~` quotes, backslash, and a dot at the start or the end of a component, since
+//! proxies trim dots), becomes `%XX`. What would be longer than 64 bytes is
 //! cut and ends in `~` and sixteen hexadecimal digits that depend on the whole key, so that distinct keys stay tellable.
 
 use super::fields::{Decoded, cookie, parameter, segments};

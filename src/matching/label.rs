@@ -15,7 +15,12 @@ pub(super) fn of(key: &KeyBuf) -> String {
     let mut cut = 0;
     for (position, part) in key.parts().enumerate() {
         let joint = (position > 0).then_some(Piece::Plain('|'));
-        for piece in joint.into_iter().chain(part.iter().map(|byte| Piece::of(*byte))) {
+        let last = part.len().saturating_sub(1);
+        let pieces = part.iter().enumerate().map(|(at, byte)| match byte {
+            b'.' if at > 0 && at < last => Piece::Plain('.'),
+            _ => Piece::of(*byte),
+        });
+        for piece in joint.into_iter().chain(pieces) {
             piece.append(&mut label);
             if label.len() <= KEPT {
                 cut = label.len();

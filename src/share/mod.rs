@@ -4,9 +4,11 @@
 //! tests use, and what a worker falls back to where the host shares nothing.
 
 mod memory;
+mod rows;
 mod slots;
 
 pub use memory::Memory;
+pub use rows::{LEASE, Lease, ROWS};
 pub use slots::{Address, Found, HEADER, MAX_WORDS, Page, SLOTS, SlotTable, Words};
 
 /// A number that every holder of the same name adds to and reads.

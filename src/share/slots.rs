@@ -7,9 +7,9 @@
 //!
 //! Keys do not fall evenly on pages, so the table is built twice as large as asked. With [`SLOTS`] = 64 slots where 32
 //! keys are expected, a page is full with probability 2e-7 (the Poisson tail), so that of a table of 65 536 live keys
-//! even one finds its page full in 4 of 10 000 cases. Half the slots per page would need three times the space for the same
-//! odds; twice the slots would copy 2 KiB for each look. A table of at most [`SLOTS`] keys is one page of exactly as
-//! many slots as asked.
+//! even one finds its page full in 4 of 10 000 cases. Half the slots per page would need a table three times
+//! as large as asked for the same odds; twice the slots would copy 2 KiB for each look. A table of at most [`SLOTS`]
+//! keys is one page of exactly as many slots as asked.
 //!
 //! Fingerprints have 64 bits: a new key is taken for one of the at most 64 others of its page with probability
 //! 3.5e-18. Both halves come from a keyed hash, so nobody outside can aim at a page or at a fingerprint.
@@ -24,7 +24,7 @@ use super::{Pages, ShareError, SharedState, Version};
 pub const SLOTS: u32 = 64;
 
 /// Words at the start of each page that belong to the control.
-pub const HEADER: usize = 2;
+pub const HEADER: usize = 4;
 
 /// The most words of state in a slot.
 pub const MAX_WORDS: usize = 3;
@@ -153,6 +153,11 @@ impl Page {
     /// Replaces the control's own words.
     pub fn set_header(&mut self, header: [u64; HEADER]) {
         write(&mut self.bytes, &header);
+    }
+
+    /// Makes it a page of free slots.
+    pub fn clear(&mut self) {
+        self.bytes.fill(0);
     }
 
     /// Looks for a fingerprint. A live key's slot is never handed to another key.

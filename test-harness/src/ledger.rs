@@ -73,7 +73,8 @@ impl Ledgers {
     }
 
     /// Holds the clients' account against the stats' growth over the run, for a policy that applied to every request: each
-    /// request has one decision, and each reason's count is the clients' own.
+    /// request has one decision, and each reason's count is the clients' own. What the proxy answered itself counts as admitted
+    /// first: a timeout, or an upstream that is gone.
     ///
     /// # Errors
     /// They differ; the message says where.
@@ -104,5 +105,60 @@ impl Ledgers {
             bail!("the ledgers differ:\n{}\n{}", faults.join("\n"), self.tally);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hyper::HeaderMap;
+
+    use super::*;
+    use crate::client::{Outcome, Reason};
+
+    /// Two answered, one rejected by `p`, one cancelled.
+    fn ledgers() -> Ledgers {
+        let rejected = Ending::Rejected { status: 429, reason: Reason::parse("rate_limited;policy=p;limit=l") };
+        let endings = [Ending::Answered(200), Ending::Answered(500), rejected, Ending::Cancelled(None)];
+        let all = endings.into_iter().enumerate().map(|(index, ending)| {
+            let (id, zero) = (index.to_string(), Duration::ZERO);
+            Outcome { index, id, intended: zero, sent: zero, latency: zero, ending, headers: HeaderMap::new() }
+        });
+        Ledgers::of_clients([&Outcomes { name: "test".into(), seed: 1, all: all.collect() }])
+    }
+
+    fn stats(admitted: u32, rate_limited: u32) -> Stats {
+        let line =
+            |decision, count| format!("tidegate_requests_total{{policy=\"p\",decision=\"{decision}\"}} {count}\n");
+        Stats::parse(&(line("admitted", admitted) + &line("rate_limited", rate_limited))).unwrap()
+    }
+
+    #[test]
+    fn a_cancelled_request_may_be_counted_either_way_or_not_at_all() {
+        for (admitted, rate_limited) in [(2, 1), (3, 1), (2, 2)] {
+            ledgers().check_stats("p", &stats(admitted, rate_limited)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_decision_too_many_or_too_few_is_found() {
+        for (admitted, rate_limited) in [(1, 1), (4, 1), (2, 0), (2, 3), (3, 2)] {
+            assert!(ledgers().check_stats("p", &stats(admitted, rate_limited)).is_err(), "{admitted}, {rate_limited}");
+        }
+    }
+
+    #[test]
+    fn requests_must_arrive_exactly_when_they_were_admitted() {
+        let seen = |ids: &[&str]| {
+            let mut ledgers = ledgers();
+            ledgers.upstream = ids.iter().map(|id| (*id).to_owned()).collect();
+            ledgers.check_upstream()
+        };
+        seen(&["0", "1"]).unwrap();
+        seen(&["0", "1", "3"]).unwrap();
+        for wrong in [&["0"][..], &["0", "1", "2"], &["0", "1", "4"]] {
+            assert!(seen(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

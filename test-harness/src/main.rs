@@ -1,4 +1,5 @@
-//! `tidegate-harness`: a sample upstream and an open-loop client, for a proxy you run yourself.
+//! `tidegate-harness`: a demonstration, an Envoy to try Tidegate in, a check of configurations, and an upstream and load for a
+//! proxy you run yourself.
 
 mod cli;
 

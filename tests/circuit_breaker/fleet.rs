@@ -113,6 +113,12 @@ impl Fleet {
         self.collect(worker);
     }
 
+    /// The response headers of a request are there, good, and after so long.
+    pub fn hear(&mut self, worker: usize, permit: &mut Permit, took: Nanos) {
+        self.workers[worker].0.hear(&self.share, permit, took);
+        self.collect(worker);
+    }
+
     pub fn cancel(&mut self, worker: usize, permit: Permit) {
         self.workers[worker].0.cancel(&self.share, permit);
         self.collect(worker);

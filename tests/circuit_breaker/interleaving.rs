@@ -68,7 +68,8 @@ impl Proxy {
         let devious = self.upstream.get() == Upstream::Devious;
         match self.chance(20) {
             0..10 => self.ask(&mut worker),
-            10..17 => self.settle(&mut worker),
+            10..16 => self.settle(&mut worker),
+            16 => self.hear(&mut worker),
             17 if devious => self.cancel(&mut worker),
             18 if devious => drop(worker.permits.pop()),
             19 if devious && self.chance(4) == 0 => *worker = Worker::new(&self.settings, &self.share),
@@ -105,6 +106,15 @@ impl Proxy {
         let outcome = if failed { FAILURE } else { Outcome::Success };
         let took = if failed { 2 * SECOND } else { 0 };
         worker.breakers.settle(self, permit, outcome, took, self.now.get(), &mut Chance(self));
+        self.collect(worker);
+    }
+
+    fn hear(&self, worker: &mut Worker) {
+        if worker.permits.is_empty() {
+            return;
+        }
+        let place = self.chance(worker.permits.len());
+        worker.breakers.hear(self, &mut worker.permits[place], 0);
         self.collect(worker);
     }
 

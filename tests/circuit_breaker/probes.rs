@@ -149,6 +149,79 @@ fn an_unanswered_probe_fails_when_its_time_is_over_and_no_earlier() {
 }
 
 #[test]
+fn a_probe_with_good_headers_counts_as_good_when_its_time_is_over_whoever_notices() {
+    for noticed in ["by a tick", "by a request", "by its own end"] {
+        let mut fleet = tripped(probing(2), 2, 10);
+        let mut stream = fleet.ask(0).unwrap();
+        let mut lost = fleet.ask(1).unwrap();
+        fleet.now += SECOND;
+        fleet.hear(0, &mut stream, SECOND);
+        fleet.hear(1, &mut lost, SECOND);
+        fleet.now += 9 * SECOND - 1;
+        fleet.tick(0);
+        assert_eq!(fleet.state(1), State::HalfOpen, "it may still turn out bad");
+        assert!(fleet.ask(1).is_err(), "its place is taken");
+        fleet.now += 1;
+        match noticed {
+            "by a tick" => fleet.tick(1),
+            "by a request" => assert!(!fleet.ask(1).unwrap().is_probe()),
+            _ => fleet.end(0, stream, FAILURE),
+        }
+        assert_eq!((fleet.state(0), fleet.state(1)), (State::Closed, State::Closed), "{noticed}");
+        assert_eq!(fleet.transitions.len(), 2, "{noticed}");
+        // The end comes from another generation.
+        fleet.end(1, lost, FAILURE);
+        assert_eq!(fleet.state(0), State::Closed);
+    }
+}
+
+#[test]
+fn a_probe_with_good_headers_still_fails_within_its_time_and_can_be_cancelled() {
+    let mut fleet = tripped(probing(2), 2, 11);
+    let mut stream = fleet.ask(0).unwrap();
+    fleet.hear(0, &mut stream, 0);
+    fleet.cancel(0, stream);
+    let mut next = fleet.ask(1).unwrap();
+    assert!(next.is_probe() && fleet.ask(0).unwrap().is_probe());
+    assert!(fleet.ask(0).is_err());
+    fleet.hear(1, &mut next, 0);
+    fleet.now += 9 * SECOND;
+    fleet.end(1, next, FAILURE);
+    assert_eq!((fleet.state(0), fleet.last_reason()), (State::Open, TripReason::ProbeFailed));
+}
+
+#[test]
+fn good_headers_of_one_probe_do_not_excuse_the_silence_of_another() {
+    let mut fleet = tripped(probing(2), 2, 12);
+    let mut stream = fleet.ask(0).unwrap();
+    let _silent = fleet.ask(1).unwrap();
+    fleet.hear(0, &mut stream, 0);
+    fleet.now += 10 * SECOND;
+    fleet.tick(1);
+    assert_eq!((fleet.state(0), fleet.last_reason()), (State::Open, TripReason::ProbeTimeout));
+}
+
+#[test]
+fn streaming_probes_that_were_slow_to_their_headers_open_again() {
+    let slow = Settings { slow_call_duration: Some(SECOND), slow_call_rate_threshold: 5_000, ..probing(2) };
+    for (second, expected) in [(0, State::Open), (2 * SECOND, State::Open)] {
+        let mut fleet = tripped(slow.clone(), 1, 13);
+        let mut probes = [fleet.ask(0).unwrap(), fleet.ask(0).unwrap()];
+        fleet.hear(0, &mut probes[0], 2 * SECOND);
+        fleet.hear(0, &mut probes[1], second);
+        fleet.now += 10 * SECOND;
+        fleet.tick(0);
+        assert_eq!((fleet.state(0), fleet.last().counts.slow), (expected, 1 + u64::from(second > 0)));
+    }
+    let mut fleet = tripped(slow, 1, 14);
+    let mut probes = [fleet.ask(0).unwrap(), fleet.ask(0).unwrap()];
+    probes.iter_mut().for_each(|probe| fleet.hear(0, probe, SECOND));
+    fleet.now += 10 * SECOND;
+    fleet.tick(0);
+    assert_eq!(fleet.state(0), State::Closed, "a second is not above a second");
+}
+
+#[test]
 fn each_probe_has_its_own_time() {
     let mut fleet = tripped(probing(2), 1, 8);
     let first = fleet.ask(0).unwrap();

@@ -172,7 +172,7 @@ fn a_key_has_the_same_breaker_on_every_worker_in_any_order_of_sight() {
             let mut keys: Vec<u64> = (0..200).map(|key| key * key + 1).collect();
             rng.shuffle(&mut keys);
             for key in keys {
-                let slot = worker.slot(&share, key, &key.to_string());
+                let slot = worker.slot(&share, key, key);
                 assert_eq!(*slots.entry(key).or_insert(slot), slot, "key {key}, worker {number}");
                 assert_eq!(worker.label(slot), Some(key.to_string().as_str()));
             }

@@ -67,7 +67,7 @@ fn a_misspelt_field_is_named_with_what_was_meant() {
 
 #[test]
 fn numbers_outside_their_bounds_are_named_with_bound_and_value() {
-    let probes = ".circuit_breaker.half_open.probes: expected a whole number from 1 to 1000, got ";
+    let probes = ".circuit_breaker.half_open.probes: expected a whole number from 1 to 256, got ";
     for (written, shown) in [
         ("0", "0"),
         ("-1", "-1"),

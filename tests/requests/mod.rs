@@ -1,5 +1,6 @@
 //! Requests as a host would hand them over.
 #![allow(clippy::unwrap_used, reason = "a failing benchmark or test may panic")]
+#![allow(dead_code, reason = "not every test or benchmark uses all of it")]
 
 use std::cell::Cell;
 

@@ -1,6 +1,6 @@
 //! Workers of a simulated proxy: engines that share a memory, with time that stands still until told.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use tidegate::config::{self, Config};
@@ -8,7 +8,7 @@ use tidegate::control::Random;
 use tidegate::engine::stats::{Kind, MetricId, Metrics, Registry};
 use tidegate::engine::{Decision, Engine, Env, LocalReply, Permit, SplitMix64, Stream};
 use tidegate::matching::{HeaderMap, Request};
-use tidegate::share::{Memory, SharedState};
+use tidegate::share::Memory;
 
 use super::requests::{Proxy, encode};
 
@@ -46,20 +46,30 @@ struct Worker {
     engine: Engine,
 }
 
+type Question = fn(&mut Engine, &Request<'_>, &mut Permit, &mut Env<'_>) -> Decision;
+
 /// A proxy with several workers.
 pub struct Workers {
     pub now: u64,
+    /// Whether there is room for requests that wait.
+    pub may_wait: bool,
     pub share: Memory,
+    /// What responses were asked for since this was last set to 0. In life each is a host call.
+    pub asked: u32,
     scrape: Scrape,
     workers: Vec<Worker>,
 }
 
-/// A request that was admitted.
+/// A request that was admitted, or is held.
+#[derive(Debug)]
 pub struct Admitted {
     worker: usize,
     permit: Permit,
     /// The refusal that was not carried out.
     pub shadow: Option<String>,
+    /// Until when it is held.
+    pub until: Option<u64>,
+    raw: Vec<u8>,
 }
 
 impl Workers {
@@ -68,7 +78,8 @@ impl Workers {
         let config = read(configuration);
         let (share, scrape) = (Memory::new(), Scrape::default());
         // Long after the host's clock began, as in life.
-        let mut proxy = Self { now: 1_000 * SECOND, share, scrape, workers: Vec::new() };
+        let now = 1_000 * SECOND;
+        let mut proxy = Self { now, may_wait: true, share, asked: 0, scrape, workers: Vec::new() };
         for seed in 0..count {
             let mut parts = (Memory::new(), Registry::default(), SplitMix64::new(seed as u64));
             let engine = {
@@ -108,8 +119,8 @@ impl Workers {
 
     fn with<T>(&mut self, worker: usize, act: impl FnOnce(&mut Engine, &mut Env<'_>) -> T) -> T {
         let Worker { own, stats, random, engine } = &mut self.workers[worker];
-        let mut env =
-            Env { now: self.now, share: &self.share, own, random, metrics: &self.scrape, stats, hash_key: (1, 2) };
+        let (now, may_wait, share, metrics) = (self.now, self.may_wait, &self.share, &self.scrape);
+        let mut env = Env { now, share, own, random, metrics, stats, may_wait, hash_key: (1, 2) };
         act(engine, &mut env)
     }
 
@@ -119,12 +130,23 @@ impl Workers {
         all.retain(|(name, _)| headers.iter().all(|(given, _)| given != name));
         all.extend(headers);
         let raw = encode(&all);
+        self.put(Admitted { worker, permit: Permit::default(), shadow: None, until: None, raw }, Engine::decide)
+    }
+
+    /// A request that is held goes on.
+    pub fn resume(&mut self, held: Admitted) -> Result<Admitted, (LocalReply, String)> {
+        self.put(held, Engine::resume)
+    }
+
+    fn put(&mut self, mut asked: Admitted, question: Question) -> Result<Admitted, (LocalReply, String)> {
+        let Admitted { worker, permit, raw, .. } = &mut asked;
         let proxy = Proxy::new(&[("xds\0cluster_name", "backend")]);
-        let request = Request::new(HeaderMap::parse(&raw).unwrap(), &proxy);
-        let mut permit = Permit::default();
-        match self.with(worker, |engine, env| engine.decide(&request, &mut permit, env)) {
-            Decision::Unmatched => Ok(Admitted { worker, permit, shadow: None }),
-            Decision::Admitted { shadow } => Ok(Admitted { worker, permit, shadow }),
+        let request = Request::new(HeaderMap::parse(raw).unwrap(), &proxy);
+        let decision = self.with(*worker, |engine, env| question(engine, &request, permit, env));
+        match decision {
+            Decision::Unmatched => Ok(Admitted { shadow: None, until: None, ..asked }),
+            Decision::Admitted { shadow } => Ok(Admitted { shadow, until: None, ..asked }),
+            Decision::Wait { until } => Ok(Admitted { until: Some(until), ..asked }),
             Decision::Rejected { reply, line } => {
                 assert!(permit.is_empty(), "a rejected request holds nothing");
                 Err((reply, line))
@@ -146,11 +168,10 @@ impl Workers {
 
     /// The upstream answers an admitted request; the headers that were added for the client.
     pub fn answer(&mut self, mut admitted: Admitted, answer: &Answer) -> Vec<String> {
-        let stream = Response { answer, added: RefCell::default() };
-        let now = self.now;
+        let stream = Response { answer, added: RefCell::default(), asked: Cell::default() };
         self.with(admitted.worker, |engine, env| {
             if !answer.headers.is_empty() {
-                engine.response_headers(&stream, answer.trailers.is_empty(), &mut admitted.permit, now);
+                engine.response_headers(&stream, answer.trailers.is_empty(), &mut admitted.permit, env);
             }
             if !answer.trailers.is_empty() {
                 engine.response_trailers(&stream, &mut admitted.permit);
@@ -160,17 +181,19 @@ impl Workers {
             // Hosts tell of a stream's end up to three times.
             engine.end(&stream, &mut admitted.permit, env);
         });
+        self.asked += stream.asked.get();
         stream.added.into_inner()
+    }
+
+    /// The upstream sends the headers of an answer whose body goes on; the answer comes later.
+    pub fn start_answer(&mut self, admitted: &mut Admitted, answer: &Answer) {
+        let stream = Response { answer, added: RefCell::default(), asked: Cell::default() };
+        self.with(admitted.worker, |engine, env| engine.response_headers(&stream, false, &mut admitted.permit, env));
     }
 
     /// A stat by its full name; 0 if nobody has touched it.
     pub fn stat(&self, name: &str) -> i64 {
         self.scrape.values.borrow().get(name).copied().unwrap_or(0)
-    }
-
-    /// Requests in flight as the workers count them.
-    pub fn inflight(&self, policy: &str) -> i64 {
-        self.share.read(self.share.cell(&format!("tidegate_inflight.policy.{policy}")).unwrap())
     }
 }
 
@@ -184,7 +207,7 @@ fn env<'e>(
     metrics: &'e Scrape,
     (own, stats, random): &'e mut (Memory, Registry, SplitMix64),
 ) -> Env<'e> {
-    Env { now, share, own, random: random as &mut dyn Random, metrics, stats, hash_key: (1, 2) }
+    Env { now, share, own, random: random as &mut dyn Random, metrics, stats, may_wait: true, hash_key: (1, 2) }
 }
 
 /// How the upstream, or the proxy in its place, answers.
@@ -227,14 +250,23 @@ impl Answer {
 struct Response<'a> {
     answer: &'a Answer,
     added: RefCell<Vec<String>>,
+    asked: Cell<u32>,
+}
+
+impl Response<'_> {
+    fn count(&self) {
+        self.asked.set(self.asked.get() + 1);
+    }
 }
 
 impl Stream for Response<'_> {
     fn response_header(&self, name: &str) -> Option<&[u8]> {
+        self.count();
         find(&self.answer.headers, name)
     }
 
     fn response_trailer(&self, name: &str) -> Option<&[u8]> {
+        self.count();
         find(&self.answer.trailers, name)
     }
 
@@ -243,11 +275,13 @@ impl Stream for Response<'_> {
     }
 
     fn flags(&self) -> u64 {
+        self.count();
         self.answer.flags
     }
 
-    fn from_upstream(&self) -> bool {
-        !self.answer.local
+    fn details(&self) -> Option<&[u8]> {
+        self.count();
+        Some(if self.answer.local || self.answer.flags != 0 { b"another_had_the_last_word" } else { b"via_upstream" })
     }
 }
 

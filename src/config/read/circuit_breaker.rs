@@ -47,7 +47,7 @@ const DEFAULT_OPEN_MAX: Duration = Duration::from_secs(60);
 /// Each tracked breaker has stats of its own.
 const MAX_KEYS: u32 = 4096;
 const MAX_CALLS: u32 = 1_000_000;
-const MAX_WINDOW_CALLS: u32 = 100_000;
+const MAX_WINDOW_CALLS: u32 = 10_000;
 
 /// The names of gRPC status codes, at their numbers.
 const GRPC_STATUS: [&str; 17] = [
@@ -88,8 +88,7 @@ pub(super) fn read(cx: &mut Context, node: &Node) -> Option<CircuitBreaker> {
         let fields = Fields::open(cx, node, &RECOVERY)?;
         fields.required(cx, "ramp", |cx, node| value::duration(cx, node, MILLISECOND, HOUR))
     });
-    let failures =
-        Outcomes { status: vec![(500, 599)], grpc_status: vec![2, 4, 13, 14, 15], reset: true, timeout: true };
+    let failures = Outcomes::failures();
     let failure_when = fields.or(cx, "failure_when", failures.clone(), |cx, node| outcomes(cx, node, failures));
     let ignore_when =
         fields.or(cx, "ignore_when", Outcomes::default(), |cx, node| outcomes(cx, node, Outcomes::default()));
@@ -173,7 +172,7 @@ fn window(cx: &mut Context, node: &Node) -> Option<Window> {
 
 fn half_open(cx: &mut Context, node: &Node) -> Option<HalfOpen> {
     let fields = Fields::open(cx, node, &HALF_OPEN)?;
-    let probes = fields.or(cx, "probes", 5, |cx, node| value::count(cx, node, 1, 1000));
+    let probes = fields.or(cx, "probes", 5, |cx, node| value::count(cx, node, 1, 256));
     let timeout = fields.or(cx, "timeout", 10 * SECOND, |cx, node| value::duration(cx, node, MILLISECOND, HOUR));
     Some(HalfOpen { probes: probes?, timeout: timeout? })
 }

@@ -3,7 +3,7 @@
 use super::machine::{Admission, Calls, Ending, Phase, Record};
 use super::page;
 use super::settings::{Settings, Window};
-use super::state::{Counts, Denied, Grant, SlotId, Transition, TripReason};
+use super::state::{Counts, Denied, Grant, Heard, Probe, SlotId, Transition, TripReason};
 use super::window::{BUCKETS, Totals, judge};
 use crate::control::{Nanos, Random};
 use crate::share::{Cell, Pages, ShareError, SharedState};
@@ -150,7 +150,7 @@ impl Breaker {
     }
 
     /// Gives a probe's place back.
-    pub fn cancel(&mut self, at: &mut At<'_>, generation: u64, probe: Nanos) -> Result<(), ShareError> {
+    pub fn cancel(&mut self, at: &mut At<'_>, generation: u64, probe: Probe) -> Result<(), ShareError> {
         let (given_back, _) = self.update(at, |record, _| record.give_back(generation, probe))?;
         if given_back {
             // Workers that had seen all places taken reject without looking.
@@ -159,12 +159,18 @@ impl Breaker {
         Ok(())
     }
 
+    /// Notes what has been heard of a probe. Whether it was still out.
+    pub fn hear(&mut self, at: &mut At<'_>, generation: u64, probe: Probe, heard: Heard) -> Result<bool, ShareError> {
+        // Nobody needs telling: whose copy is older asks the page when the probe's time is over.
+        Ok(self.update(at, |record, _| record.hear(generation, probe, heard))?.0)
+    }
+
     /// A probe was answered.
     pub fn answer(
         &mut self,
         at: &mut At<'_>,
         generation: u64,
-        probe: Nanos,
+        probe: Probe,
         ending: Ending,
     ) -> Result<Option<Transition>, ShareError> {
         let answered =
@@ -275,7 +281,7 @@ impl Breaker {
         Ok(base)
     }
 
-    /// Ends a half-open state whose probes have no answer. The page is read each time: which probes are out is known
+    /// Ends a half-open state whose probes are past their timeout. The page is read each time: which probes are out is known
     /// to the worker that let them through, and it may be gone.
     pub fn expire(&mut self, at: &mut At<'_>) -> Result<Option<Transition>, ShareError> {
         match self.record(at.settings, at.share)?.phase {

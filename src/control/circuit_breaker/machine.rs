@@ -6,11 +6,11 @@
 //! |---|---|---|
 //! | [`Closed`] | [`Open`] | [`Closed::trip`]: a threshold is reached |
 //! | [`Open`] | [`HalfOpen`] | [`Open::probe`]: a request comes after the open time |
-//! | [`HalfOpen`] | [`Closed`] | [`HalfOpen::close`]: every probe was good |
+//! | [`HalfOpen`] | [`Closed`] | [`HalfOpen::close`]: every probe was good, to its end or for as long as a probe may take |
 //! | [`HalfOpen`] | [`Open`] | [`HalfOpen::reopen`]: a probe failed or had no answer in time |
 
 use super::settings::{Settings, Window};
-use super::state::{Counts, Denied, Grant, Outcome, State, Transition, TripReason};
+use super::state::{Counts, Denied, Grant, Heard, Outcome, Probe, State, Transition, TripReason};
 use super::window::{CountWindow, TimeWindow, reaches};
 use crate::control::{Nanos, Random};
 
@@ -44,6 +44,10 @@ pub(super) struct Closed {
 }
 
 /// The window, by its type.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one per breaker; boxing the larger would allocate at each turn of the window"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Calls {
     Time(TimeWindow),
@@ -70,8 +74,8 @@ pub(super) struct HalfOpen {
     pub good: u32,
     /// Those of them that were slow.
     pub slow: u32,
-    /// When each unanswered probe was let through.
-    pub out: Vec<Nanos>,
+    /// The probes that are not answered to their end.
+    pub out: Vec<Probe>,
 }
 
 /// What to do with a request.
@@ -113,7 +117,7 @@ impl Record {
             Phase::Closed(closed) if closed.admits(settings, now, rng) => Admission::Admit,
             Phase::Closed(_) => Admission::Deny(Denied::Recovering),
             Phase::Open(open) if now < open.until => Admission::Deny(open.denial(now)),
-            Phase::HalfOpen(half) if half.is_full(settings) && !half.is_overdue(settings, now) => {
+            Phase::HalfOpen(half) if half.is_full(settings) && !half.is_due(settings, now) => {
                 Admission::Deny(Denied::HalfOpen { reason: half.reason })
             }
             Phase::Open(_) | Phase::HalfOpen(_) => Admission::Ask,
@@ -127,66 +131,88 @@ impl Record {
             Admission::Deny(denied) => return Err(denied),
             Admission::Ask => {}
         }
-        let expired = self.expire(settings, now, rng);
-        if let Phase::Open(open) = &self.phase {
-            // Even where the open time is zero: one change at a time, so that each is reported.
-            if expired {
-                return Err(open.denial(now));
+        let before = self.generation;
+        self.expire(settings, now, rng);
+        // One change at a time, so that each is reported, even where the open time is zero.
+        let expired = self.generation != before;
+        let probe = Probe { at: now, heard: Heard::Nothing };
+        match &mut self.phase {
+            Phase::Closed(closed) if closed.admits(settings, now, rng) => Ok(Grant::Call),
+            Phase::Closed(_) => Err(Denied::Recovering),
+            Phase::Open(open) if expired => Err(open.denial(now)),
+            Phase::Open(open) => {
+                let half = HalfOpen { out: vec![probe], ..open.probe() };
+                self.enter(Phase::HalfOpen(half));
+                Ok(Grant::Probe(probe))
             }
-            let half = open.probe();
-            self.enter(Phase::HalfOpen(half));
+            Phase::HalfOpen(half) if half.is_full(settings) => Err(Denied::HalfOpen { reason: half.reason }),
+            Phase::HalfOpen(half) => {
+                half.out.push(probe);
+                Ok(Grant::Probe(probe))
+            }
         }
-        if let Phase::HalfOpen(half) = &mut self.phase {
-            half.out.push(now);
-        }
-        Ok(Grant::Probe { at: now })
     }
 
-    /// Opens again when a probe has been out for too long. Whether one had.
-    pub fn expire(&mut self, settings: &Settings, now: Nanos, rng: &mut dyn Random) -> bool {
-        let Phase::HalfOpen(half) = &self.phase else { return false };
-        let overdue = half.is_overdue(settings, now);
-        if overdue {
+    /// Takes note of the probes that have been out for as long as they may: one of which nothing was heard opens again,
+    /// the others are good.
+    pub fn expire(&mut self, settings: &Settings, now: Nanos, rng: &mut dyn Random) {
+        let Phase::HalfOpen(half) = &mut self.phase else { return };
+        if half.is_overdue(settings, now) {
             let open = half.reopen(settings, TripReason::ProbeTimeout, None, now, rng);
             self.enter(Phase::Open(open));
+        } else {
+            half.count_heard(settings, now);
+            self.conclude(settings, now, rng);
         }
-        overdue
     }
 
     /// Gives the place of a probe back as though it had never been taken. Whether there was one.
-    pub fn give_back(&mut self, generation: u64, at: Nanos) -> bool {
+    pub fn give_back(&mut self, generation: u64, probe: Probe) -> bool {
+        self.half_open(generation).is_some_and(|half| half.take(probe))
+    }
+
+    /// Notes what has been heard of a probe. Whether it was out.
+    pub fn hear(&mut self, generation: u64, probe: Probe, heard: Heard) -> bool {
+        let Some(half) = self.half_open(generation) else { return false };
+        let out = half.out.iter_mut().find(|out| **out == probe);
+        out.map(|out| out.heard = heard).is_some()
+    }
+
+    fn half_open(&mut self, generation: u64) -> Option<&mut HalfOpen> {
         match &mut self.phase {
-            Phase::HalfOpen(half) if self.generation == generation => half.take(at),
-            _ => false,
+            Phase::HalfOpen(half) if self.generation == generation => Some(half),
+            _ => None,
         }
     }
 
-    /// A probe let through at `at` was answered.
+    /// A probe was answered.
     pub fn answer(
         &mut self,
         settings: &Settings,
-        probe: (u64, Nanos),
+        probe: (u64, Probe),
         ending: Ending,
         now: Nanos,
         rng: &mut dyn Random,
     ) {
-        let (generation, at) = probe;
-        let Phase::HalfOpen(half) = &mut self.phase else { return };
-        if self.generation != generation {
-            return;
-        }
+        let (generation, probe) = probe;
+        let Some(half) = self.half_open(generation) else { return };
         // Judged before its place is cleared, so that an answer after the timeout is none, whoever notices first.
         let overdue = half.is_overdue(settings, now);
-        if !half.take(at) {
-            return;
+        half.count_heard(settings, now);
+        if half.take(probe) {
+            if ending.outcome.failed() || overdue {
+                let reason = if ending.outcome.failed() { TripReason::ProbeFailed } else { TripReason::ProbeTimeout };
+                let open = half.reopen(settings, reason, ending.outcome.retry_after(), now, rng);
+                return self.enter(Phase::Open(open));
+            }
+            half.count_good(ending.slow);
         }
-        if ending.outcome.failed() || overdue {
-            let reason = if ending.outcome.failed() { TripReason::ProbeFailed } else { TripReason::ProbeTimeout };
-            let open = half.reopen(settings, reason, ending.outcome.retry_after(), now, rng);
-            return self.enter(Phase::Open(open));
-        }
-        half.good = half.good.saturating_add(1);
-        half.slow = half.slow.saturating_add(u32::from(ending.slow));
+        self.conclude(settings, now, rng);
+    }
+
+    /// Ends a round whose probes were all answered without a failure.
+    fn conclude(&mut self, settings: &Settings, now: Nanos, rng: &mut dyn Random) {
+        let Phase::HalfOpen(half) = &self.phase else { return };
         if half.good < settings.probes {
             return;
         }
@@ -333,13 +359,34 @@ impl HalfOpen {
         self.good.saturating_add(out) >= settings.probes
     }
 
-    fn is_overdue(&self, settings: &Settings, now: Nanos) -> bool {
-        self.out.iter().any(|at| now.saturating_sub(*at) >= settings.probe_timeout)
+    fn is_past(settings: &Settings, probe: Probe, now: Nanos) -> bool {
+        now.saturating_sub(probe.at) >= settings.probe_timeout
     }
 
-    /// Clears the place of a probe let through at `at`; which of several of the same time does not matter.
-    fn take(&mut self, at: Nanos) -> bool {
-        let place = self.out.iter().position(|out| *out == at);
+    /// Whether time alone changes something.
+    fn is_due(&self, settings: &Settings, now: Nanos) -> bool {
+        self.out.iter().any(|probe| Self::is_past(settings, *probe, now))
+    }
+
+    fn is_overdue(&self, settings: &Settings, now: Nanos) -> bool {
+        self.out.iter().any(|probe| probe.heard == Heard::Nothing && Self::is_past(settings, *probe, now))
+    }
+
+    /// Counts the probes as good whose headers were, and whose time is over.
+    fn count_heard(&mut self, settings: &Settings, now: Nanos) {
+        let past = |probe: &mut Probe| probe.heard != Heard::Nothing && Self::is_past(settings, *probe, now);
+        let heard: Vec<_> = self.out.extract_if(.., past).collect();
+        heard.into_iter().for_each(|probe| self.count_good(probe.heard == Heard::Slow));
+    }
+
+    fn count_good(&mut self, slow: bool) {
+        self.good = self.good.saturating_add(1);
+        self.slow = self.slow.saturating_add(u32::from(slow));
+    }
+
+    /// Clears the place of a probe; which of several that are alike does not matter.
+    fn take(&mut self, probe: Probe) -> bool {
+        let place = self.out.iter().position(|out| *out == probe);
         if let Some(place) = place {
             self.out.swap_remove(place);
         }

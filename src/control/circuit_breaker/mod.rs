@@ -10,7 +10,8 @@
 //!   above `open_duration_max`. The first request after that is the first probe.
 //! - **HalfOpen**: at most `probes` requests pass, over all workers. All answered well closes; one failure, one that
 //!   is unanswered after `probe_timeout`, or a round whose share of slow answers reaches its threshold opens again. A
-//!   cancelled probe gives its place back.
+//!   cancelled probe gives its place back. A probe with good response headers whose body goes on for longer than the
+//!   timeout, a stream, counts as answered well from then on.
 //! - After closing, `recovery_ramp` admits a tenth of the requests at first and all at its end, at random.
 //!
 //! Each state has a generation, and so has each permit: an outcome of another generation changes nothing.
@@ -44,7 +45,7 @@ use std::fmt::Display;
 
 use self::breaker::{At, Breaker};
 use self::machine::{Ending, Record};
-use self::state::Grant;
+use self::state::{Grant, Heard, Probe};
 use crate::control::directory::Directory;
 use crate::control::{Nanos, Random};
 use crate::share::{Pages, ShareError, SharedState};
@@ -145,10 +146,23 @@ impl CircuitBreakers {
     /// The request was not sent after all, its client left, or its outcome is to be ignored: as though it had never
     /// asked. A probe's place is free again.
     pub fn cancel(&mut self, share: &dyn SharedState, permit: Permit) {
-        if let Grant::Probe { at: probe } = permit.grant {
-            let _ = self.with(permit.slot, share, probe, &mut Never, |breaker, at| {
+        if let Grant::Probe(probe) = permit.grant {
+            let _ = self.with(permit.slot, share, probe.at, &mut Never, |breaker, at| {
                 breaker.cancel(at, permit.generation, probe)
             });
+        }
+    }
+
+    /// A probe has good response headers, after `took`, and its body is still to come: once its timeout is over it counts
+    /// as answered well, whatever becomes of the body. For other permits nothing.
+    pub fn hear(&mut self, share: &dyn SharedState, permit: &mut Permit, took: Nanos) {
+        let Grant::Probe(probe) = permit.grant else { return };
+        let heard = if self.settings.is_slow(took) { Heard::Slow } else { Heard::Good };
+        let noted = self.with(permit.slot, share, probe.at, &mut Never, |breaker, at| {
+            breaker.hear(at, permit.generation, probe, heard)
+        });
+        if noted == Some(true) {
+            permit.grant = Grant::Probe(Probe { heard, ..probe });
         }
     }
 
@@ -166,7 +180,7 @@ impl CircuitBreakers {
         let generation = permit.generation;
         let transition = self.with(permit.slot, share, now, rng, |breaker, at| match permit.grant {
             Grant::Call => breaker.settle(at, generation, ending),
-            Grant::Probe { at: probe } => breaker.answer(at, generation, probe, ending),
+            Grant::Probe(probe) => breaker.answer(at, generation, probe, ending),
             Grant::Unwatched => Ok(None),
         });
         self.report(permit.slot, transition.flatten());
@@ -186,18 +200,23 @@ impl CircuitBreakers {
         }
     }
 
-    /// Ends half-open states whose probes have no answer, where no request comes to do it. Any number of workers may
+    /// Ends half-open states whose probes are past their timeout, where no request comes to do it. Any number of workers may
     /// call it at any time.
     pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, rng: &mut dyn Random) {
         if self.settings.mode != Mode::Auto {
             return;
         }
-        for slot in (0..=self.settings.max_keys).map(SlotId).take(self.breakers.len()) {
+        for slot in self.slots() {
             if self.label(slot).is_some() {
                 let transition = self.with(slot, share, now, rng, |breaker, at| breaker.expire(at));
                 self.report(slot, transition.flatten());
             }
         }
+    }
+
+    /// The breakers whose keys this worker may have seen; those it has not have no label.
+    pub fn slots(&self) -> impl Iterator<Item = SlotId> + use<> {
+        (0..=self.settings.max_keys).map(SlotId).take(self.breakers.len())
     }
 
     /// The next change of state that this worker made and nobody has heard of. To be asked after each

@@ -3,7 +3,7 @@
 
 use super::machine::{Calls, Closed, HalfOpen, Open, Phase, Record};
 use super::settings::{Settings, Window};
-use super::state::{Counts, State, TripReason};
+use super::state::{Counts, Heard, Probe, State, TripReason};
 use super::window::{BUCKETS, CountWindow, TimeWindow, Totals};
 
 /// The length of a page under these settings.
@@ -15,7 +15,7 @@ pub(super) fn length(settings: &Settings) -> usize {
         Window::Count(calls) => 28 + CountWindow::bytes(calls),
     };
     let closed = 29 + window;
-    let half_open = 17 + 8 * usize::try_from(settings.probes).unwrap_or(0);
+    let half_open = 17 + 9 * usize::try_from(settings.probes).unwrap_or(0);
     const OPEN: usize = 37;
     HEADER + closed.max(half_open).max(OPEN)
 }
@@ -38,7 +38,10 @@ pub(super) fn encode(record: &Record, length: usize) -> Vec<u8> {
                 put_u32(&mut to, number);
             }
             to.push(reason_code(half.reason));
-            half.out.iter().for_each(|at| put(&mut to, *at));
+            for probe in &half.out {
+                put(&mut to, probe.at);
+                to.push(heard_code(probe.heard));
+            }
         }
     }
     to.resize(length, 0);
@@ -85,7 +88,7 @@ pub(super) fn decode(bytes: &[u8], settings: &Settings) -> Option<Record> {
                 reason,
                 good,
                 slow,
-                out: (0..out).map(|_| take(from)).collect::<Option<_>>()?,
+                out: (0..out).map(|_| take_probe(from)).collect::<Option<_>>()?,
             })
         }
         _ => return None,
@@ -160,6 +163,27 @@ fn take_option(from: &mut &[u8]) -> Option<Option<u64>> {
 
 fn take_counts(from: &mut &[u8]) -> Option<Counts> {
     Some(Counts { calls: take(from)?, failures: take(from)?, slow: take(from)? })
+}
+
+fn take_probe(from: &mut &[u8]) -> Option<Probe> {
+    Some(Probe { at: take(from)?, heard: heard(take_u8(from)?)? })
+}
+
+fn heard_code(heard: Heard) -> u8 {
+    match heard {
+        Heard::Nothing => 0,
+        Heard::Good => 1,
+        Heard::Slow => 2,
+    }
+}
+
+fn heard(code: u8) -> Option<Heard> {
+    Some(match code {
+        0 => Heard::Nothing,
+        1 => Heard::Good,
+        2 => Heard::Slow,
+        _ => return None,
+    })
 }
 
 fn reason_code(reason: TripReason) -> u8 {

@@ -188,10 +188,28 @@ pub struct Permit {
 pub(super) enum Grant {
     /// A request through a closed breaker.
     Call,
-    /// One of a round's probes, let through at this time.
-    Probe { at: Nanos },
+    /// One of a round's probes.
+    Probe(Probe),
     /// Let through without being watched: the breaker is off, or what the workers share was out of reach.
     Unwatched,
+}
+
+/// A probe that is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Probe {
+    /// When it was let through.
+    pub at: Nanos,
+    pub heard: Heard,
+}
+
+/// What has been heard of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    Nothing,
+    /// Good response headers; the rest is to come.
+    Good,
+    /// The same, and they were slow.
+    Slow,
 }
 
 impl Permit {
@@ -207,6 +225,6 @@ impl Permit {
 
     /// Whether the request probes a half-open breaker.
     pub const fn is_probe(self) -> bool {
-        matches!(self.grant, Grant::Probe { .. })
+        matches!(self.grant, Grant::Probe(_))
     }
 }

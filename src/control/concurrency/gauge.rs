@@ -132,7 +132,8 @@ impl Gauge {
     }
 
     /// Takes back what dead workers held, and counts anew what this one holds if it was taken for dead.
-    pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<(), ShareError> {
+    /// By how much in-flight changed.
+    pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<i64, ShareError> {
         self.inflight.heed(share, beat)
     }
 }

@@ -116,6 +116,7 @@ pub struct ConcurrencyLimits {
     /// By slot; `None` where this worker has not seen the key.
     gauges: Vec<Option<Box<Gauge>>>,
     errors: u64,
+    corrected: i64,
 }
 
 impl ConcurrencyLimits {
@@ -140,6 +141,7 @@ impl ConcurrencyLimits {
             workers: Workers::open(share, name)?,
             gauges: Vec::new(),
             errors: 0,
+            corrected: 0,
         };
         if !keyed {
             limits.open(share, SlotId::ONLY)?;
@@ -230,7 +232,7 @@ impl ConcurrencyLimits {
         }
         if beat != Beat::default() {
             for gauge in self.gauges.iter_mut().flatten() {
-                gauge.heed(share, &beat)?;
+                self.corrected = self.corrected.saturating_add(gauge.heed(share, &beat)?);
             }
         }
         Ok(beat)
@@ -262,6 +264,11 @@ impl ConcurrencyLimits {
     /// How often shared state failed since the last time this was asked.
     pub fn take_errors(&mut self) -> u64 {
         std::mem::take(&mut self.errors)
+    }
+
+    /// By how much in-flight was changed for workers' deaths since the last time this was asked.
+    pub fn take_corrected(&mut self) -> i64 {
+        std::mem::take(&mut self.corrected)
     }
 
     fn gauge(&self, slot: SlotId) -> Option<&Gauge> {

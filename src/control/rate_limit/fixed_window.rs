@@ -1,9 +1,9 @@
-//! Fixed window: at most `count` in each window of one `period`, windows being aligned to multiples of the period on the
-//! monotonic clock (not to wall clock minutes). Two windows' worth can pass back to back around a boundary; within a window
-//! the count is exact.
+//! Fixed window: at most `count` in each window of one `period`, windows being aligned to multiples of the period on
+//! the monotonic clock (not to wall clock minutes). Two windows' worth can pass back to back around a boundary; within
+//! a window the count is exact.
 //!
-//! A window that has used more than its count (costs charged late, requests admitted for a later window) hands what is too
-//! much on to the next: a debt is worked off, window by window.
+//! A window that has used more than its count (costs charged late, requests admitted for a later window) hands what is
+//! too much on to the next: a debt is worked off, window by window.
 //!
 //! The state is what has been used from the current window on, and the time at which nothing is left of that. The
 //! window it was counted in follows from both.

@@ -1,144 +1,40 @@
-//! Rate limits, exact over all workers: never more than the burst plus the rate times the time, and not visibly less.
+//! Rate limits, exact over all workers: together they admit what one would, which for a token bucket is never more than
+//! the burst plus the rate times the time. What bounds a window is said in its module.
 //!
-//! Each worker has a [`RateLimiter`] of its own; what they share are the pages of a [`SlotTable`]. A charge loads the one
-//! page its key can be in, decides by one of three algorithms ([`Algorithm`]), and stores the page if no other worker has in the
-//! meantime; otherwise it starts again. So every admission has seen all those before it.
+//! Each worker has a [`RateLimiter`] of its own; what they share are the pages of a [`SlotTable`]. A charge loads the
+//! one page its key can be in, decides by one of three algorithms ([`Algorithm`]), and stores the page if no other
+//! worker has in the meantime; otherwise it starts again. So every admission has seen all those before it.
 //!
 //! - **Admits** while the key's budget holds the cost; a rejection changes nothing and says how long to wait.
 //! - **Recovers** with time alone: nothing has to run for a budget to refill.
 //! - **Full table**: a slot is handed on only when its state equals a fresh one. A key that finds no slot shares the
 //!   overflow budget of its quota with all others in that position. When it later finds a slot, that one starts fresh.
-//! - **Contention**: after [`ATTEMPTS`] conflicts in a row a charge is refused, since admitting it could pass the limit. Each
-//!   conflict is another worker's success, so this takes that many successes of others within one call.
+//! - **Contention**: after [`ATTEMPTS`] conflicts in a row a charge is refused, since admitting it could pass the
+//!   limit. Each conflict is another worker's success, so this takes that many successes of others within one call.
 //! - **Failure**: if shared state is unavailable the request is admitted, and [`Charged::failed`] tells.
-//! - **Time** is monotonic. A worker whose clock reading is older than another's is judged by its own; a clock that goes
-//!   back by some time delays what is exhausted by at most that time, and never adds to a budget.
+//! - **Time** is monotonic, and on each page it never goes back: a worker that read the clock before another, and comes
+//!   after it, decides as of the other's reading. A clock that went back by some time would delay what is exhausted by
+//!   at most that time, and never add to a budget.
 
 mod fixed_window;
+mod model;
 mod rule;
 mod sliding_window;
-#[cfg(test)]
-mod tests;
 mod token_bucket;
 
+use std::cmp::Ordering;
+
 use self::fixed_window::FixedWindow;
-use self::rule::{Mark, Rule, Since};
+use self::model::Trace;
+pub use self::model::{Algorithm, Budget, Charged, KeyHash, Quota, Refused, Settings};
+use self::rule::{Rule, Since};
 use self::sliding_window::SlidingWindow;
 use self::token_bucket::TokenBucket;
 use super::Nanos;
-use crate::share::{Address, Found, Page, ShareError, SharedState, SlotTable, Version, Words};
+use crate::share::{Address, Found, Lease, Page, SLOTS, ShareError, SharedState, SlotTable, Version, Words};
 
 /// How often a change is tried before other workers' changes to the same page make it give up.
 pub const ATTEMPTS: u32 = 128;
-
-/// A rate and how much of it may be used at once. Zeros count as ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Quota {
-    /// How much per period.
-    pub count: u64,
-    /// The period.
-    pub period: Nanos,
-    /// The bucket's capacity; windows do not use it.
-    pub burst: u64,
-}
-
-/// How a rate is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// Continuous refill up to the burst.
-    TokenBucket,
-    /// Two windows, interpolated.
-    SlidingWindow,
-    /// One window, aligned to the period on the monotonic clock.
-    FixedWindow,
-}
-
-/// What a limiter enforces.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// The quotas keys may have. A key has to be charged by the same one each time.
-    pub quotas: Vec<Quota>,
-    /// How all of them are measured.
-    pub algorithm: Algorithm,
-    /// How many keys the table is built for: exactly that many up to [`SLOTS`](crate::share::SLOTS), at least that many and
-    /// at most twice as many beyond. A limit without a key has 1, and always [`KeyHash::NONE`].
-    pub max_keys: u32,
-}
-
-/// A key, as 128 bits of a keyed hash of it: whoever sends keys must not be able to foresee it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyHash {
-    place: u64,
-    fingerprint: u64,
-}
-
-impl KeyHash {
-    /// The only key of a limit that has none.
-    pub const NONE: Self = Self { place: 0, fingerprint: 0 };
-}
-
-impl From<u128> for KeyHash {
-    fn from(hash: u128) -> Self {
-        // Two halves, each cut without loss.
-        Self { place: (hash >> u64::BITS) as u64, fingerprint: hash as u64 }
-    }
-}
-
-/// A budget as the client may see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
-    /// The most that `remaining` can be: the burst, or the window's count.
-    pub capacity: u64,
-    /// What could be taken now, in whole requests of cost 1.
-    pub remaining: u64,
-    /// How long until `remaining` is larger; none if it is at its largest.
-    pub grows_in: Option<Nanos>,
-    /// Whether it is the one that keys without a slot share.
-    pub overflow: bool,
-}
-
-/// A charge that was made. Settle it with [`RateLimiter::refund`] if the request is rejected after all.
-#[derive(Debug)]
-#[must_use]
-pub struct Charged {
-    /// The budget after it.
-    pub budget: Budget,
-    /// How often another worker's change came first.
-    pub conflicts: u32,
-    key: KeyHash,
-    quota: usize,
-    cost: u64,
-    /// None if shared state was unavailable: nothing was charged.
-    trace: Option<Trace>,
-}
-
-impl Charged {
-    /// Whether it could not be recorded: the request is admitted, and the failure is to be counted.
-    pub fn failed(&self) -> bool {
-        self.trace.is_none()
-    }
-}
-
-/// What a refund has to know of its charge.
-#[derive(Debug, Clone, Copy)]
-struct Trace {
-    mark: Mark,
-    refunded: Nanos,
-}
-
-/// A charge that was not made. Nothing has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub struct Refused {
-    /// How long until this cost conforms if nobody else takes any before; none if it never will.
-    pub wait: Option<Nanos>,
-    /// The budget it exceeds.
-    pub budget: Budget,
-    /// How often another worker's change came first.
-    pub conflicts: u32,
-    /// Whether it was refused only because other workers' changes came first too often.
-    pub contended: bool,
-}
 
 /// One worker's hold on a rate limit.
 #[derive(Debug)]
@@ -148,6 +44,9 @@ pub struct RateLimiter {
     page: Page,
     /// What `page` is a copy of, if a check has just loaded it.
     loaded: Option<Loaded>,
+    /// Which of the owners of these pages this is.
+    epoch: u64,
+    lease: Option<Lease>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,8 +80,16 @@ struct Target {
 struct Slot {
     address: Address,
     words: Words,
+    header: Header,
     version: Version,
     overflow: bool,
+}
+
+impl Slot {
+    /// The time as of which to decide.
+    fn time(&self, now: Nanos) -> Nanos {
+        self.header.newest.max(now)
+    }
 }
 
 /// What to do with a slot that was looked at.
@@ -192,11 +99,17 @@ enum Step<T> {
     Store(T, Words, Header),
 }
 
-/// What a page remembers for refunds; see [`Since`].
+/// What a page remembers of all its slots together.
 #[derive(Clone, Copy)]
 struct Header {
-    refunded: Nanos,
+    /// The newest reading of the clock that any worker brought.
+    newest: Nanos,
+    /// The latest time for which a request was let through.
     latest: Nanos,
+    /// How many nanoseconds all refunds together went back; only differences count, so it may wrap.
+    refunded: Nanos,
+    /// The epoch the page was written in.
+    epoch: u64,
 }
 
 enum Failure {
@@ -211,28 +124,55 @@ impl RateLimiter {
     /// # Errors
     /// Those of [`SharedState::pages`].
     pub fn new(settings: &Settings, share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
-        let mut words = 1;
-        let mut rules: Vec<Box<dyn Rule>> = Vec::with_capacity(settings.quotas.len());
-        for quota in &settings.quotas {
-            let (needed, rule): (usize, Box<dyn Rule>) = match settings.algorithm {
-                Algorithm::TokenBucket => {
-                    let bucket = TokenBucket::new(quota);
-                    (if bucket.is_whole() { 1 } else { 2 }, Box::new(bucket))
-                }
-                Algorithm::SlidingWindow => (3, Box::new(SlidingWindow::new(quota))),
-                Algorithm::FixedWindow => (2, Box::new(FixedWindow::new(quota))),
-            };
-            words = words.max(needed);
-            rules.push(rule);
+        let (rules, words) = rules(settings);
+        Self::open(settings, share, name, rules, words, None)
+    }
+
+    /// The same where settings change and the host never forgets a name: those with the same `owner`, a digest of the
+    /// settings, share their budgets, and others under the name have pages of their own. Pages that nobody uses any more
+    /// are used again. [`keep`](Self::keep) tells that these are in use.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn reusing(
+        settings: &Settings,
+        share: &dyn SharedState,
+        name: &str,
+        owner: u64,
+        now: Nanos,
+    ) -> Result<Self, ShareError> {
+        let (rules, words) = rules(settings);
+        // Only pages of the same length can follow each other.
+        let name = format!("{name}/{words}x{}", settings.max_keys.clamp(1, SLOTS));
+        let lease = Lease::take(share, &name, owner, now)?;
+        let name = format!("{name}/{}", lease.row);
+        Self::open(settings, share, &name, rules, words, Some(lease))
+    }
+
+    /// Says that the limit is in use; every few seconds, by any worker.
+    pub fn keep(&mut self, share: &dyn SharedState, now: Nanos) {
+        if let Some(lease) = &mut self.lease {
+            lease.renew(share, now);
         }
+    }
+
+    fn open(
+        settings: &Settings,
+        share: &dyn SharedState,
+        name: &str,
+        rules: Vec<Box<dyn Rule>>,
+        words: usize,
+        lease: Option<Lease>,
+    ) -> Result<Self, ShareError> {
         let overflow = u32::try_from(rules.len()).map_err(|_| ShareError::Unavailable)?;
         let table = SlotTable::open(share, name, settings.max_keys, overflow, words)?;
         let page = table.page();
-        Ok(Self { rules, table, page, loaded: None })
+        let epoch = lease.as_ref().map_or(0, |lease| lease.epoch);
+        Ok(Self { rules, table, page, loaded: None, epoch, lease })
     }
 
-    /// Looks, and changes nothing. A [`charge`](Self::charge) of the same key at the same `now` that comes next
-    /// needs no second load.
+    /// Looks, and changes nothing; what cannot be looked at conforms. A [`charge`](Self::charge) of the same key at
+    /// the same `now` that comes next needs no second load.
     ///
     /// # Errors
     /// [`Refused`] if the cost does not conform.
@@ -247,10 +187,11 @@ impl RateLimiter {
         let slot = self.look(share, Target { key, quota, scope: Scope::Any, now });
         let (Ok(slot), Some(rule)) = (slot, self.rules.get(quota)) else { return Ok(self.unknown(quota)) };
         self.loaded = Some(Loaded { page: slot.address.page, version: slot.version, at: now });
-        let budget = budget(rule.as_ref(), &slot.words, slot.overflow, now);
-        match rule.wait(&slot.words, cost, now) {
+        let time = slot.time(now);
+        let budget = budget(rule.as_ref(), &slot.words, slot.overflow, time);
+        match rule.wait(&slot.words, cost, time) {
             Some(0) => Ok(budget),
-            wait => Err(Refused { wait, budget, conflicts: 0, contended: false }),
+            wait => Err(Refused { wait: counted_from(now, time, wait), budget, conflicts: 0, contended: false }),
         }
     }
 
@@ -285,69 +226,81 @@ impl RateLimiter {
         now: Nanos,
     ) -> Result<(Charged, Nanos), Refused> {
         let mut conflicts = 0;
-        let outcome =
-            self.change(share, Target { key, quota, scope: Scope::Any, now }, &mut conflicts, |rule, slot, header| {
-                let wait = rule.wait(&slot.words, cost, now);
-                // A wait past the end of time is no wait to promise.
-                let admit_at = wait.filter(|&wait| wait <= max_wait).and_then(|wait| now.checked_add(wait));
-                let Some(admit_at) = admit_at else {
-                    return Step::Leave(Err((wait, budget(rule, &slot.words, slot.overflow, now))));
-                };
-                let mut words = slot.words;
-                let mark = rule.take(&mut words, cost, now, admit_at);
-                let trace = Trace { mark, refunded: header.refunded };
-                let header = Header { latest: header.latest.max(admit_at), ..header };
-                Step::Store(Ok((admit_at, trace, budget(rule, &words, slot.overflow, now))), words, header)
-            });
-        let (admit_at, trace, budget) = match outcome {
-            Ok(Ok((admit_at, trace, budget))) => (admit_at, Some(trace), budget),
+        let target = Target { key, quota, scope: Scope::Any, now };
+        let outcome = self.change(share, target, &mut conflicts, |rule, slot| {
+            let time = slot.time(now);
+            let wait = rule.wait(&slot.words, cost, time);
+            // A wait past the end of time is no wait to promise.
+            let admit_at = wait.filter(|&wait| wait <= max_wait).and_then(|wait| time.checked_add(wait));
+            let Some(admit_at) = admit_at else {
+                let budget = budget(rule, &slot.words, slot.overflow, time);
+                return Step::Leave(Err((counted_from(now, time, wait), budget)));
+            };
+            let mut words = slot.words;
+            let mark = rule.take(&mut words, cost, time, admit_at);
+            let trace = Trace { mark, refunded: slot.header.refunded };
+            let header = Header { latest: slot.header.latest.max(admit_at), ..slot.header };
+            let budget = budget(rule, &words, slot.overflow, time);
+            let promised = if wait == Some(0) { now } else { admit_at };
+            Step::Store(Ok((admit_at, promised, trace, budget)), words, header)
+        });
+        let (at, promised, trace, budget) = match outcome {
+            Ok(Ok((at, promised, trace, budget))) => (at, promised, Some(trace), budget),
             Ok(Err((wait, budget))) => return Err(Refused { wait, budget, conflicts, contended: false }),
             Err(Failure::Contended) => {
                 let budget = Budget { remaining: 0, grows_in: Some(0), ..self.unknown(quota) };
                 return Err(Refused { wait: Some(0), budget, conflicts, contended: true });
             }
-            Err(Failure::Unavailable) => (now, None, self.unknown(quota)),
+            Err(Failure::Unavailable) => (now, now, None, self.unknown(quota)),
         };
-        Ok((Charged { budget, conflicts, key, quota, cost, trace }, admit_at))
+        Ok((Charged { budget, conflicts, at, key, quota, cost, trace }, promised))
     }
 
-    /// Gives back a charge whose request was rejected by something else, as if it had never been made. Exact if it comes
-    /// at the time of the charge; of a bucket that was almost full then and would have filled up since, only what
-    /// cannot have overflowed comes back. Returns whether it could be recorded.
+    /// Gives back a charge whose request was rejected by something else, as if it had never been made. Exact if it
+    /// comes at the time of the charge; of a bucket that was almost full then and would have filled up since, only what
+    /// cannot have overflowed comes back. Never adds to a budget. Returns whether it could be recorded; if not, the
+    /// charge stands.
     pub fn refund(&mut self, share: &dyn SharedState, charged: Charged, now: Nanos) -> bool {
         let Some(trace) = charged.trace else { return true };
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Own };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
-        let outcome = self.change(share, target, &mut 0, |rule, slot, header| {
-            let since =
-                Since { now, latest: header.latest.max(now), refunded: header.refunded.wrapping_sub(trace.refunded) };
+        let outcome = self.change(share, target, &mut 0, |rule, slot| {
+            let time = slot.time(now);
+            let since = Since {
+                now: time,
+                latest: slot.header.latest.max(time),
+                refunded: slot.header.refunded.wrapping_sub(trace.refunded),
+            };
             let mut words = slot.words;
             match rule.give_back(&mut words, charged.cost, trace.mark, since) {
                 0 => Step::Leave(()),
                 back => {
-                    // Only differences count, so it may wrap.
-                    let refunded = header.refunded.wrapping_add(back);
-                    Step::Store((), words, Header { refunded, ..header })
+                    let refunded = slot.header.refunded.wrapping_add(back);
+                    Step::Store((), words, Header { refunded, ..slot.header })
                 }
             }
         });
         outcome.is_ok()
     }
 
-    /// Adds a cost that only the response has told. What remains may fall below zero, and has to refill first. Returns
-    /// whether it could be recorded.
-    pub fn charge_late(&mut self, share: &dyn SharedState, charged: &Charged, extra: u64, now: Nanos) -> bool {
+    /// Adds a cost that only the response has told. What remains may fall below zero, and has to refill first; the
+    /// budget in `charged` becomes the one after it. Returns whether it could be recorded.
+    pub fn charge_late(&mut self, share: &dyn SharedState, charged: &mut Charged, extra: u64, now: Nanos) -> bool {
         if charged.failed() || extra == 0 {
             return true;
         }
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Any };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
-        let outcome = self.change(share, target, &mut 0, |rule, slot, header| {
+        let outcome = self.change(share, target, &mut 0, |rule, slot| {
+            let time = slot.time(now);
             let mut words = slot.words;
-            rule.take(&mut words, extra, now, now);
-            Step::Store((), words, Header { latest: header.latest.max(now), ..header })
+            rule.take(&mut words, extra, time, time);
+            let budget = budget(rule, &words, slot.overflow, time);
+            Step::Store(budget, words, Header { latest: slot.header.latest.max(time), ..slot.header })
         });
-        outcome.is_ok()
+        let Ok(budget) = outcome else { return false };
+        charged.budget = budget;
+        true
     }
 
     /// How many bytes of shared state the limit's pages hold, the host's own overhead not counted.
@@ -361,18 +314,17 @@ impl RateLimiter {
         share: &dyn SharedState,
         target: Target,
         conflicts: &mut u32,
-        decide: impl Fn(&dyn Rule, &Slot, Header) -> Step<T>,
+        decide: impl Fn(&dyn Rule, &Slot) -> Step<T>,
     ) -> Result<T, Failure> {
         for _ in 0..ATTEMPTS {
             let slot = self.look(share, target)?;
             let rule = self.rules.get(target.quota).ok_or(Failure::Unavailable)?;
-            let [refunded, latest] = self.page.header();
-            let (outcome, words, header) = match decide(rule.as_ref(), &slot, Header { refunded, latest }) {
+            let (outcome, words, header) = match decide(rule.as_ref(), &slot) {
                 Step::Leave(outcome) => return Ok(outcome),
                 Step::Store(outcome, words, header) => (outcome, words, header),
             };
             self.page.set(slot.address.slot, target.key.fingerprint, &words);
-            self.page.set_header([header.refunded, header.latest]);
+            self.page.set_header([slot.time(target.now), header.latest, header.refunded, header.epoch]);
             match self.table.store(share, slot.address.page, &self.page, slot.version) {
                 Ok(()) => return Ok(outcome),
                 Err(ShareError::Conflict) => *conflicts = conflicts.saturating_add(1),
@@ -391,7 +343,8 @@ impl RateLimiter {
                 Some(loaded) if loaded.page == page && loaded.at == target.now => loaded.version,
                 _ => self.load(share, page)?,
             };
-            let found = self.page.find(target.key.fingerprint, target.now);
+            let header = self.header();
+            let found = self.page.find(target.key.fingerprint, header.newest.max(target.now));
             let (slot, words) = match found {
                 Found::Own(slot) => (slot, self.page.get(slot)),
                 // Not to be stored to in the scope `Own`; a fresh state has nothing to give back.
@@ -399,16 +352,32 @@ impl RateLimiter {
                 Found::Full => (usize::MAX, Words::default()),
             };
             if found != Found::Full || target.scope == Scope::Own {
-                return Ok(Slot { address: Address { page, slot }, words, version, overflow: false });
+                return Ok(Slot { address: Address { page, slot }, words, header, version, overflow: false });
             }
         }
         let address = self.table.reserved(u32::try_from(target.quota).unwrap_or(u32::MAX));
         let version = self.load(share, address.page)?;
-        Ok(Slot { address, words: self.page.get(address.slot), version, overflow: true })
+        Ok(Slot { address, words: self.page.get(address.slot), header: self.header(), version, overflow: true })
+    }
+
+    fn header(&self) -> Header {
+        let [newest, latest, refunded, epoch] = self.page.header();
+        Header { newest, latest, refunded, epoch }
     }
 
     fn load(&mut self, share: &dyn SharedState, page: u32) -> Result<Version, Failure> {
-        self.table.load(share, page, &mut self.page).map_err(|_| Failure::Unavailable)
+        let version = self.table.load(share, page, &mut self.page).map_err(|_| Failure::Unavailable)?;
+        match self.header().epoch.cmp(&self.epoch) {
+            Ordering::Equal => {}
+            // Another's, whose row this was.
+            Ordering::Less => {
+                self.page.clear();
+                self.page.set_header([0, 0, 0, self.epoch]);
+            }
+            // The row was given to another.
+            Ordering::Greater => return Err(Failure::Unavailable),
+        }
+        Ok(version)
     }
 
     /// What is said of a budget that cannot be looked at.
@@ -418,9 +387,33 @@ impl RateLimiter {
     }
 }
 
+/// The rule of each quota, and how many words of state they need.
+fn rules(settings: &Settings) -> (Vec<Box<dyn Rule>>, usize) {
+    let mut words = 1;
+    let mut rules: Vec<Box<dyn Rule>> = Vec::with_capacity(settings.quotas.len());
+    for quota in &settings.quotas {
+        let (needed, rule): (usize, Box<dyn Rule>) = match settings.algorithm {
+            Algorithm::TokenBucket => {
+                let bucket = TokenBucket::new(quota);
+                (if bucket.is_whole() { 1 } else { 2 }, Box::new(bucket))
+            }
+            Algorithm::SlidingWindow => (3, Box::new(SlidingWindow::new(quota))),
+            Algorithm::FixedWindow => (2, Box::new(FixedWindow::new(quota))),
+        };
+        words = words.max(needed);
+        rules.push(rule);
+    }
+    (rules, words)
+}
+
 fn budget(rule: &dyn Rule, words: &Words, overflow: bool, now: Nanos) -> Budget {
     let capacity = rule.capacity();
     let remaining = rule.remaining(words, now);
     let grows_in = if remaining < capacity { rule.wait(words, remaining.saturating_add(1), now) } else { None };
     Budget { capacity, remaining, grows_in, overflow }
+}
+
+/// A wait counted from `time`, as counted from `now`, which is not later.
+fn counted_from(now: Nanos, time: Nanos, wait: Option<Nanos>) -> Option<Nanos> {
+    Some(wait?.saturating_add(time - now))
 }

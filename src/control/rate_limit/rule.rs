@@ -7,7 +7,7 @@ use crate::share::Words;
 
 /// An algorithm with the numbers of one quota. All of them keep in a slot's first word the time from which on the state
 /// equals a fresh one, rounded up to a nanosecond, and treat words of zeros as fresh.
-pub(super) trait Rule: Debug {
+pub(super) trait Rule: Debug + Send {
     /// The most that can be taken at once.
     fn capacity(&self) -> u64;
 

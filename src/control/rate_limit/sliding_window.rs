@@ -1,11 +1,11 @@
 //! Sliding window by interpolation (Cloudflare, "Counting things, a lot of different things"): requests of the previous
-//! window count in proportion to how much of it the sliding window still covers. With `W` the period, `e` the time since the
-//! current window began, and counts `prev` and `curr`, a cost conforms if
+//! window count in proportion to how much of it the sliding window still covers. With `W` the period, `e` the time
+//! since the current window began, and counts `prev` and `curr`, a cost conforms if
 //! `floor(prev * (W - e) / W) + curr + cost <= count`.
 //!
-//! Exact where the previous window's requests were spread evenly. In the worst case, all of them at its very end, just under
-//! twice the count passes within one period; each aligned window is exact. Windows are aligned to multiples of the period on
-//! the monotonic clock.
+//! Exact where the previous window's requests were spread evenly. In the worst case, all of them at its very end, just
+//! under twice the count passes within one period; each aligned window is exact. Windows are aligned to multiples of
+//! the period on the monotonic clock.
 //!
 //! As with the fixed window, what is charged beyond the count counts in the next window. The state is both counts and
 //! the time at which nothing is left of them; the window they were counted in follows from these.

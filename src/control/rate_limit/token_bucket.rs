@@ -1,11 +1,12 @@
 //! Token bucket, as the generic cell rate algorithm (GCRA) of ITU-T I.371: the state is one time, the theoretical
-//! arrival time (TAT), at which the bucket is full again. A bucket of `burst` tokens is as many emission intervals behind
-//! its TAT as tokens are missing; a request conforms if taking its cost leaves the TAT at most `burst` intervals ahead.
+//! arrival time (TAT), at which the bucket is full again. A bucket of `burst` tokens is as many emission intervals
+//! behind its TAT as tokens are missing; a request conforms if taking its cost leaves the TAT at most `burst`
+//! intervals ahead.
 //!
-//! Emission intervals are seldom whole nanoseconds (seven per second is 142 857 142.857...). All arithmetic is in ticks of
-//! 1/`per_nano` nanosecond, of which an interval is a whole number, so nothing is rounded and nothing drifts. A slot keeps
-//! the TAT as nanoseconds, rounded up, and the ticks it was rounded by; the latter are always zero, and not kept, where
-//! an interval is a whole number of nanoseconds.
+//! Emission intervals are seldom whole nanoseconds (seven per second is 142 857 142.857...). All arithmetic is in
+//! ticks of 1/`per_nano` nanosecond, of which an interval is a whole number, so nothing is rounded and nothing drifts.
+//! A slot keeps the TAT as nanoseconds, rounded up, and the ticks it was rounded by; the latter are always zero, and
+//! not kept, where an interval is a whole number of nanoseconds.
 
 use super::rule::{Mark, Rule, Since};
 use super::{Nanos, Quota};

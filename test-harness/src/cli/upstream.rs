@@ -9,9 +9,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use tidegate_harness::upstream::{Asked, Behaviour, Model, Upstream};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::parse;
+use super::{parse, stop};
 
 /// Run a sample upstream (HTTP/1.1, and HTTP/2 with prior knowledge).
 ///
@@ -33,10 +32,17 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let upstream = Arc::new(Upstream::start_at(arguments.address, false).await?);
-    if arguments.slots > 0 {
-        upstream.model(Some(Model::new(arguments.slots, arguments.service_time)));
-    }
+    let model = (arguments.slots > 0).then(|| Model::new(arguments.slots, arguments.service_time));
+    let upstream = start(arguments.address, model).await?;
+    println!("listening on {}", upstream.address());
+    stop::asked_to().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the sample upstream.
+pub(super) async fn start(address: SocketAddr, model: Option<Model>) -> Result<Arc<Upstream>> {
+    let upstream = Arc::new(Upstream::start_at(address, false).await?);
+    upstream.model(model);
     let failing = AtomicBool::new(false);
     // Weak: the upstream owns its script.
     let counters = Arc::downgrade(&upstream);
@@ -44,13 +50,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
         let count = || counters.upgrade().map_or((0, 0), |upstream| (upstream.total(), upstream.concurrent()));
         answer(asked, &failing, count)
     });
-    println!("listening on {}", upstream.address());
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(upstream)
 }
 
 fn answer(asked: &Asked<'_>, failing: &AtomicBool, count: impl Fn() -> (usize, usize)) -> Behaviour {

@@ -204,7 +204,7 @@ impl Listener {
         self
     }
 
-    /// Writes one line per request, in Envoy's access log format, to the file that `Envoy::access_log` reads.
+    /// Writes one line per request, in Envoy's access log format, to a file; see [`super::Envoy::wait_for_access_log`].
     #[must_use]
     pub fn access_log(mut self, format: impl Into<String>) -> Self {
         self.access_log_format = Some(format.into());

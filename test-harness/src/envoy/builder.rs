@@ -23,6 +23,7 @@ pub struct Builder {
     drain: Duration,
     arguments: Vec<String>,
     raw: Value,
+    files: Vec<PathBuf>,
     runner: Option<Runner>,
 }
 
@@ -37,6 +38,7 @@ impl Default for Builder {
             drain: Duration::from_secs(1),
             arguments: Vec::new(),
             raw: Value::Object(Map::new()),
+            files: Vec::new(),
             runner: None,
         }
     }
@@ -99,6 +101,13 @@ impl Builder {
         self
     }
 
+    /// A file that [`Builder::raw`] names: an Envoy in a container must be given it.
+    #[must_use]
+    pub fn reads(mut self, file: PathBuf) -> Self {
+        self.files.push(file);
+        self
+    }
+
     /// What runs Envoy, instead of what [`locate::envoy`] finds.
     #[must_use]
     pub fn runner(mut self, runner: Runner) -> Self {
@@ -144,7 +153,7 @@ impl Builder {
         }
         let bootstrap = bootstrap::bootstrap(&self.clusters, source, path, &self.raw);
         std::fs::write(path.join("bootstrap.json"), serde_json::to_vec_pretty(&bootstrap)?)?;
-        runner.spawn(path, &self.modules(), &self.command_line(path), &path.join("envoy.log"))
+        runner.spawn(path, &self.modules(), &self.command_line(path), &path.join(super::LOG))
     }
 
     fn command_line(&self, folder: &Path) -> Vec<String> {
@@ -170,7 +179,7 @@ impl Builder {
         line
     }
 
-    /// The wasm files the listeners load.
+    /// The wasm files the listeners load, and the files named besides.
     fn modules(&self) -> Vec<PathBuf> {
         let mut modules: Vec<_> = self
             .listeners
@@ -180,6 +189,7 @@ impl Builder {
                 HttpFilter::Wasm(tidegate) => Some(tidegate.module.clone()),
                 HttpFilter::Raw(_) => None,
             })
+            .chain(self.files.iter().cloned())
             .collect();
         modules.sort();
         modules.dedup();

@@ -126,17 +126,38 @@ impl Tidegate {
 impl HttpFilter {
     /// Envoy's own token bucket: `tokens` at most, refilled by as many every `interval`, each worker's listener as one.
     pub fn local_ratelimit(tokens: u32, interval: &str) -> Self {
-        let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}, "runtime_key": "always"});
-        Self::Raw(json!({
-            "name": "envoy.filters.http.local_ratelimit",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
-                "stat_prefix": "native",
-                "token_bucket": {"max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": interval},
-                "filter_enabled": always,
-                "filter_enforced": always
-            }
+        Self::local_bucket(tokens, tokens, interval)
+    }
+
+    /// The same, refilled by `fill` tokens at a time.
+    pub fn local_bucket(tokens: u32, fill: u32, interval: &str) -> Self {
+        Self::local(&json!({
+            "token_bucket": {"max_tokens": tokens, "tokens_per_fill": fill, "fill_interval": interval}
         }))
+    }
+
+    /// Envoy's own token buckets, one for each value of a header, of which the `most` used last are kept.
+    pub fn local_buckets_by_header(header: &str, most: u32, tokens: u32, interval: &str) -> Self {
+        let bucket = json!({"max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": interval});
+        let action = json!({"request_headers": {"header_name": header, "descriptor_key": "key"}});
+        Self::local(&json!({
+            "token_bucket": {"max_tokens": 1_000_000_000, "tokens_per_fill": 1_000_000_000, "fill_interval": "1s"},
+            "rate_limits": [{"actions": [action]}],
+            "descriptors": [{"entries": [{"key": "key"}], "token_bucket": bucket}],
+            "max_dynamic_descriptors": most
+        }))
+    }
+
+    fn local(settings: &Value) -> Self {
+        let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}, "runtime_key": "always"});
+        let mut config = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "native",
+            "filter_enabled": always,
+            "filter_enforced": always
+        });
+        super::bootstrap::merge(&mut config, settings);
+        Self::Raw(json!({"name": "envoy.filters.http.local_ratelimit", "typed_config": config}))
     }
 
     pub(super) fn render(&self) -> Value {

@@ -32,6 +32,8 @@ use crate::wait::wait_until;
 
 /// How long Envoy may take for anything it is asked, on a machine that is busy building.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// What Envoy wrote, in its folder.
+const LOG: &str = "envoy.log";
 /// What is shown of the log when something goes wrong.
 const TAIL_LINES: usize = 60;
 
@@ -93,6 +95,17 @@ impl Envoy {
         self.process.id()
     }
 
+    /// How much of the process is in memory, in bytes.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in the status")?;
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+
     /// How the process ended, if it has.
     ///
     /// # Errors
@@ -117,6 +130,11 @@ impl Envoy {
     /// The process is gone.
     pub fn unpause(&self) -> Result<()> {
         self.process.signal(Signal::CONT)
+    }
+
+    /// The file Envoy's standard output and error go to; it is deleted with this handle.
+    pub fn log_file(&self) -> std::path::PathBuf {
+        self.folder.path().join(LOG)
     }
 
     /// Everything Envoy has logged.
@@ -190,7 +208,8 @@ impl Envoy {
         .await
     }
 
-    /// Delivers new listeners to an Envoy that watches for them, and waits until it has taken them.
+    /// Delivers new listeners to an Envoy that watches for them, and waits until it has taken them. An Envoy in a container
+    /// sees only the modules it was started with.
     ///
     /// # Errors
     /// Envoy refused them (the last good ones stay), or was not started with [`Builder::dynamic_listeners`].
@@ -264,7 +283,7 @@ impl Drop for Envoy {
 
 /// What Envoy wrote. It goes through its standard error: a log file of its own would be written out only every few seconds.
 fn read_log(folder: &TempDir) -> String {
-    let bytes = std::fs::read(folder.path().join("envoy.log")).unwrap_or_default();
+    let bytes = std::fs::read(folder.path().join(LOG)).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

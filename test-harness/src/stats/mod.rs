@@ -41,6 +41,11 @@ impl Stats {
         })
     }
 
+    /// Every sample.
+    pub fn iter(&self) -> impl Iterator<Item = &Sample> {
+        self.samples.iter()
+    }
+
     /// The sum over every such sample; none when there is no such sample, which is not the same as 0.
     pub fn stat(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.samples(name, labels).map(|sample| sample.value).reduce(|sum, value| sum + value)

@@ -55,3 +55,24 @@ fn quoted(text: &str) -> Result<(String, &str)> {
     }
     bail!("a label's value does not end")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_labels_and_values_are_read() {
+        let text = "# TYPE a counter\na{x=\"1\",y=\"q\\\"\\\\}, \\n\"} 3\n\nb 2.5 1700000000\nc_sum{} 4\n";
+        let samples = parse(text).unwrap();
+        let found: Vec<_> = samples.iter().map(|s| (s.name.as_str(), s.value, s.labels.len())).collect();
+        assert_eq!(found, [("a", 3.0, 2), ("b", 2.5, 0), ("c_sum", 4.0, 0)]);
+        assert_eq!(samples[0].labels["y"], "q\"\\}, \n");
+    }
+
+    #[test]
+    fn what_is_not_a_sample_is_an_error() {
+        for line in ["a", "a x", "a{b} 1", "a{b=\"1\" 1", "a{b=\"1", "a{b=\"\\x\"} 1"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -70,7 +70,7 @@ impl Behaviour {
 
     /// Sends headers and `sent`, then resets.
     pub fn reset_in_body(sent: impl Into<Bytes>) -> Self {
-        // Without the pause the reset overtakes the bytes that are to arrive before it.
+        // Without the pause the reset would overtake the bytes: it throws away what has not been sent.
         Self::respond(200).steps(vec![Step::Data(sent.into()), Step::Pause(Duration::from_millis(20)), Step::Abort])
     }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -30,11 +31,14 @@ struct Ending {
 }
 
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // An error concerns one connection that was gone before it was accepted.
     loop {
-        if let Ok((stream, _)) = listener.accept().await {
-            let id = shared.connections.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(connection(stream, id, shared.clone()));
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let id = shared.connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(connection(stream, id, shared.clone()));
+            }
+            // The peer is gone again, or there are no descriptors left: those come back.
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
         }
     }
 }
@@ -49,7 +53,13 @@ async fn connection(stream: TcpStream, id: u64, shared: Arc<Shared>) {
         let (shared, ending) = (shared.clone(), ending.clone());
         async move { serve(request, id, &shared, &ending).await }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // A test may do to one connection what an ordinary server would call an attack.
+    builder
+        .http2()
+        .max_concurrent_streams(None)
+        .max_pending_accept_reset_streams(usize::MAX)
+        .max_local_error_reset_streams(None);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let reset = tokio::select! {
         // First, so that what an ending follows is written out before the ending is noticed.
@@ -60,7 +70,7 @@ async fn connection(stream: TcpStream, id: u64, shared: Arc<Shared>) {
         _ = epoch.changed() => true,
     };
     if reset {
-        let _ = handle.set_linger(Some(std::time::Duration::ZERO));
+        let _ = handle.set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -62,7 +62,8 @@ async fn every_request_is_accounted_for_however_it_ends() {
     let upstream = Upstream::start().await.unwrap();
     let envoy = plain(&upstream).await;
     upstream.fail(Behaviour::default().slow_body(2, 5, Duration::from_millis(100)));
-    let cancels = [None, Some(Cancel::InHead), Some(Cancel::After(Duration::from_millis(50))), Some(Cancel::InBody(5))];
+    let waiting = Cancel::After(Duration::from_millis(50));
+    let cancels = [None, Some(Cancel::InHead), Some(waiting), Some(Cancel::InBody(5)), Some(Cancel::AtHeaders)];
     let load = Load::new(envoy.listener(), Schedule::constant(100.0, Duration::from_millis(400)));
     let outcomes = load
         .calls(move |index, _| match cancels[index % cancels.len()] {
@@ -72,7 +73,7 @@ async fn every_request_is_accounted_for_however_it_ends() {
         .run()
         .await;
     let tally = outcomes.tally();
-    assert_eq!((tally.sent, tally.admitted(), tally.cancelled), (40, 10, 30), "{tally}");
+    assert_eq!((tally.sent, tally.admitted(), tally.cancelled), (40, 8, 32), "{tally}");
     assert_eq!(outcomes.all[1].ending, Ending::Cancelled(None));
     assert_eq!(outcomes.all[3].ending, Ending::Cancelled(Some(200)));
     upstream.wait_for_concurrent(0, SOON).await.unwrap();

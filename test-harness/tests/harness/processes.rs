@@ -40,8 +40,8 @@ async fn stats_are_read_with_their_labels() {
     let upstream = Upstream::start().await.unwrap();
     let envoy = plain(&upstream).await;
     let before = envoy.stats().await.unwrap();
-    for fault in ["200", "503", "503"] {
-        client::send(envoy.listener(), Call::get("/").header("x-upstream-status", fault)).await.unwrap();
+    for status in ["200", "503", "503"] {
+        client::send(envoy.listener(), Call::get("/").header("x-upstream-status", status)).await.unwrap();
     }
     let class = |class| [("envoy_cluster_name", "upstream"), ("envoy_response_code_class", class)];
     let grown = envoy

@@ -178,6 +178,47 @@ async fn a_model_carries_its_capacity_and_a_queue_grows_beyond_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_can_go_on_serving_whom_nobody_waits_for() {
+    let upstream = Upstream::start().await.unwrap();
+    let service = Duration::from_millis(200);
+    upstream.model(Some(Model { serves_the_gone: true, ..Model::new(1, service) }));
+    let gone = Call::get("/").cancel(Cancel::After(Duration::from_millis(50)));
+    client::send(upstream.address(), gone).await.unwrap_err();
+    let start = std::time::Instant::now();
+    client::get(upstream.address(), "/").await.unwrap();
+    assert!(start.elapsed() > service + Duration::from_millis(50), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_cancelled_streams_do_not_end_an_http2_connection() {
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = plain_http2(&upstream).await;
+    let gate = Gate::new();
+    upstream.always(Behaviour::default().hold(&gate));
+    let cancel = Cancel::After(Duration::from_millis(300));
+    // Envoy itself closes a client's connection once 250 of its streams were reset within a second.
+    let load = Load::new(envoy.listener(), Schedule::burst(200)).http2(1);
+    let outcomes = load.calls(move |_, _| Call::get("/").cancel(cancel)).run().await;
+    assert_eq!(outcomes.tally().cancelled, 200, "{}", outcomes.tally());
+    upstream.wait_for_concurrent(0, SOON).await.unwrap();
+    gate.open();
+    assert_eq!(client::get(envoy.listener(), "/").await.unwrap().status, 200);
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resetting_all_connections_ends_what_is_on_them_and_nothing_else() {
+    let upstream = Upstream::start().await.unwrap();
+    let envoy = plain(&upstream).await;
+    upstream.enqueue([Behaviour::never()]);
+    let asking = tokio::spawn(client::get(envoy.listener(), "/"));
+    upstream.wait_for_concurrent(1, SOON).await.unwrap();
+    upstream.reset_connections();
+    assert_eq!(asking.await.unwrap().unwrap().status, 503);
+    assert_eq!(client::get(envoy.listener(), "/").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgraded_connection_echoes_bytes() {
     let upstream = Upstream::start().await.unwrap();
     let listener = Listener::new("main").upgrade("websocket");

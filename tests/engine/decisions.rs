@@ -1,11 +1,8 @@
 //! One request's life over all policies, on several simulated workers.
 
-mod requests;
-mod workers;
-
+use super::workers::{Answer, SECOND, Workers};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
-use workers::{Answer, SECOND, Workers};
 
 const GOOD: &str = "admitted";
 
@@ -52,7 +49,7 @@ fn of_several_refusing_limits_the_one_with_the_longest_wait_speaks() {
     ] {
         let mut proxy = Workers::new(1, &configuration(first, second));
         assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
-        let (reply, spoken) = proxy.ask(0, &[]).err().expect("both limits are used up");
+        let (reply, spoken) = proxy.ask(0, &[]).expect_err("both limits are used up");
         assert_eq!(spoken, line);
         assert!(reply.headers.contains(&("retry-after".to_owned(), wait.to_owned())), "{reply:?}");
     }
@@ -66,13 +63,13 @@ fn a_request_the_concurrency_limit_rejects_has_its_charges_and_probe_given_back(
             "rate_limits": [{"name": "r", "rate": "3/h"}],
             "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1}}}]}"#,
     );
-    let first = proxy.ask(0, &[]).ok().expect("room for one");
+    let first = proxy.ask(0, &[]).expect("room for one");
     for worker in [0, 1, 0, 1] {
         assert_eq!(proxy.serve(worker, &[], &ok()), "overloaded;policy=p");
     }
-    assert_eq!(proxy.inflight("p"), 1);
+    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 1);
     proxy.answer(first, &ok());
-    assert_eq!(proxy.inflight("p"), 0);
+    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 0);
     let served = (0..5).filter(|worker| proxy.serve(worker % 2, &[], &ok()) == GOOD).count();
     assert_eq!(served, 2, "one of three was used");
 }
@@ -145,6 +142,154 @@ fn what_is_not_the_upstreams_doing_does_not_trip() {
     assert!((0..20).any(|_| proxy.serve(0, &[], &Answer::status("503")) == OPEN));
 }
 
+const STATE: &str = "tidegate_circuit_breaker_state.policy.p.key.backend";
+
+fn tripped(workers: usize, configuration: &str, answer: &Answer) -> Workers {
+    let mut proxy = Workers::new(workers, configuration);
+    for turn in 0..4 {
+        assert_eq!(proxy.serve(turn % workers, &[], answer), GOOD);
+    }
+    assert_eq!(proxy.stat(STATE), 1);
+    proxy
+}
+
+fn wait_told(proxy: &mut Workers) -> Option<u64> {
+    let (reply, _) = proxy.ask(0, &[]).expect_err("it is open");
+    reply.headers.iter().find(|(name, _)| name == "retry-after").map(|(_, wait)| wait.parse().unwrap())
+}
+
+#[test]
+fn retry_after_lengthens_the_open_time_as_seconds_and_as_a_date() {
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let seconds = bad().header("retry-after", "30");
+    assert_eq!(wait_told(&mut tripped(1, BREAKER, &seconds)), Some(30));
+    let date = bad().header("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT").header("date", DATE);
+    assert_eq!(wait_told(&mut tripped(1, BREAKER, &date)), Some(30));
+    let long = bad().header("retry-after", "3600");
+    assert_eq!(wait_told(&mut tripped(1, BREAKER, &long)), Some(60), "never beyond the maximum");
+    for absurd in ["Sun, 06 Nov 1994 08:40:00 GMT", "-30", "soon", "1764000000"] {
+        let answer = bad().header("retry-after", absurd).header("date", DATE);
+        let wait = wait_told(&mut tripped(1, BREAKER, &answer)).unwrap();
+        assert!(wait <= 2, "{absurd}: {wait}");
+    }
+    let deaf = BREAKER.replace(r#""minimum_calls""#, r#""honor_retry_after": false, "minimum_calls""#);
+    assert!(wait_told(&mut tripped(1, &deaf, &seconds)).unwrap() <= 2);
+}
+
+#[test]
+fn a_grpc_failure_in_its_headers_may_ask_to_be_left_alone_too() {
+    let mut proxy = Workers::new(1, BREAKER);
+    let grpc = [("content-type", "application/grpc")];
+    for _ in 0..4 {
+        proxy.serve(0, &grpc, &ok().header("grpc-status", "14").header("retry-after", "30"));
+    }
+    assert_eq!(wait_told(&mut proxy), Some(30));
+}
+
+#[test]
+fn a_grpc_rejection_of_a_tidegate_further_down_is_no_failure() {
+    let grpc = [("content-type", "application/grpc")];
+    let refused = || ok().header("grpc-status", "14");
+    let mut proxy = Workers::new(1, BREAKER);
+    for _ in 0..20 {
+        let answer = refused().header("x-tidegate-reason", "overloaded;policy=inner");
+        assert_eq!(proxy.serve(0, &grpc, &answer), GOOD);
+    }
+    // The control: the same without the header.
+    assert!((0..20).any(|_| proxy.serve(0, &grpc, &refused()) == OPEN));
+}
+
+#[test]
+fn a_grpc_answer_without_a_status_is_a_failure_only_when_it_was_whole() {
+    let grpc = [("content-type", "application/grpc")];
+    let mut proxy = Workers::new(1, BREAKER);
+    for _ in 0..20 {
+        let mut left = proxy.ask(0, &grpc).expect("the client's leaving trips nothing");
+        proxy.start_answer(&mut left, &ok());
+        proxy.answer(left, &Answer::none(1 << 28));
+    }
+    assert!((0..20).any(|_| proxy.serve(0, &grpc, &ok()) == OPEN), "answered, and no status");
+}
+
+#[test]
+fn a_client_that_leaves_during_a_bad_answer_does_not_hide_it() {
+    let run = |answer: &dyn Fn() -> Answer| {
+        let mut proxy = Workers::new(1, BREAKER);
+        for _ in 0..4 {
+            let mut left = proxy.ask(0, &[]).expect("closed");
+            proxy.start_answer(&mut left, &answer());
+            proxy.answer(left, &Answer::none(1 << 14));
+        }
+        proxy.stat(STATE)
+    };
+    assert_eq!(run(&bad), 1);
+    assert_eq!(run(&|| bad().local()), 0, "another filter's answer");
+    assert_eq!(run(&ok), 0);
+}
+
+#[test]
+fn a_tunnel_is_answered_when_it_stands_and_its_end_says_nothing() {
+    let reset = || Answer::none(1 << 6);
+    for (headers, status) in [([(":method", "CONNECT")], "200"), ([("upgrade", "websocket")], "101")] {
+        let mut proxy = tripped(2, BREAKER, &bad());
+        proxy.advance(2 * SECOND);
+        let tunnels: Vec<_> = (0..2)
+            .map(|worker| {
+                let mut tunnel = proxy.ask(worker, &headers).expect("a probe");
+                proxy.start_answer(&mut tunnel, &Answer::status(status));
+                tunnel
+            })
+            .collect();
+        assert_eq!(proxy.stat(STATE), 0, "{status}: both probes are answered");
+        for tunnel in tunnels {
+            proxy.answer(tunnel, &reset());
+        }
+        assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
+    }
+    // The control: a response that is no tunnel, cut off.
+    let mut proxy = Workers::new(1, BREAKER);
+    for _ in 0..4 {
+        let mut cut = proxy.ask(0, &[]).expect("closed");
+        proxy.start_answer(&mut cut, &ok());
+        proxy.answer(cut, &reset());
+    }
+    assert_eq!(proxy.stat(STATE), 1);
+}
+
+#[test]
+fn probes_whose_answers_stream_on_close_when_their_time_is_over() {
+    let mut proxy = tripped(2, BREAKER, &bad());
+    proxy.advance(2 * SECOND);
+    let mut streams: Vec<_> = (0..2).filter_map(|worker| proxy.ask(worker, &[]).ok()).collect();
+    for stream in &mut streams {
+        proxy.start_answer(stream, &ok());
+    }
+    proxy.advance(4 * SECOND);
+    proxy.tick();
+    assert_eq!(proxy.stat(STATE), 2, "they have a second left to turn out bad");
+    proxy.advance(2 * SECOND);
+    proxy.tick();
+    assert_eq!(proxy.stat(STATE), 0);
+    // What becomes of them later is another generation's.
+    for stream in streams {
+        proxy.answer(stream, &Answer::none(1 << 4));
+    }
+    assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
+}
+
+#[test]
+fn a_probe_that_breaks_off_in_its_body_within_its_time_is_a_failure() {
+    let mut proxy = tripped(2, BREAKER, &bad());
+    proxy.advance(2 * SECOND);
+    let mut stream = proxy.ask(0, &[]).expect("a probe");
+    proxy.start_answer(&mut stream, &ok());
+    proxy.advance(SECOND);
+    proxy.answer(stream, &Answer::none(1 << 4));
+    assert_eq!(proxy.stat(STATE), 1);
+    assert_eq!(proxy.stat("tidegate_circuit_breaker_trips_total.policy.p.reason.probe_failed"), 1);
+    assert_eq!(proxy.stat("tidegate_circuit_breaker_trips_total.policy.p.reason.failure_rate"), 1);
+}
+
 #[test]
 fn grpc_is_judged_by_its_trailers_and_answered_in_its_own_words() {
     let mut proxy = Workers::new(1, BREAKER);
@@ -153,7 +298,7 @@ fn grpc_is_judged_by_its_trailers_and_answered_in_its_own_words() {
         let answer = ok().trailer("grpc-status", "14");
         assert_eq!(proxy.serve(0, &grpc, &answer), GOOD);
     }
-    let (reply, line) = proxy.ask(0, &grpc).err().expect("four of four failed");
+    let (reply, line) = proxy.ask(0, &grpc).expect_err("four of four failed");
     assert_eq!(line, OPEN);
     assert_eq!(reply.grpc_status, Some(14));
     assert!(!reply.body.contains('{'), "a message, not a document: {}", reply.body);
@@ -168,7 +313,7 @@ fn a_policy_in_shadow_counts_what_it_would_have_rejected_and_rejects_nothing() {
         let name = (turn % 7).to_string();
         enforce.serve(turn % 2, &client(&name), &ok());
         let line = shadow.serve(turn % 2, &client(&name), &ok());
-        assert!(line == GOOD || line == "shadow_rate_limited;policy=p", "{line}");
+        assert!(line == GOOD || line.starts_with("shadow_rate_limited;policy=p;limit="), "{line}");
     }
     let rejected = enforce.stat("tidegate_requests_total.policy.p.decision.rate_limited");
     assert_eq!(rejected, 50, "ten of sixty are within the limits");
@@ -184,13 +329,13 @@ fn a_breaker_in_shadow_judges_only_what_it_would_have_let_through() {
         assert_eq!(proxy.serve(0, &[], &bad()), GOOD);
     }
     for _ in 0..10 {
-        assert_eq!(proxy.serve(0, &[], &bad()), "shadow_circuit_open;policy=p");
+        assert_eq!(proxy.serve(0, &[], &bad()), "shadow_circuit_open;policy=p;trip=failure_rate");
     }
     proxy.advance(2 * SECOND);
     // Two probes are let through; the rest go on as shadows and their failures say nothing.
     assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
-    let second = proxy.ask(0, &[]).ok().expect("the second probe");
-    assert_eq!(proxy.serve(0, &[], &bad()), "shadow_circuit_open;policy=p");
+    let second = proxy.ask(0, &[]).expect("the second probe");
+    assert_eq!(proxy.serve(0, &[], &bad()), "shadow_circuit_open;policy=p;trip=failure_rate");
     proxy.answer(second, &ok());
     assert_eq!(proxy.stat("tidegate_circuit_breaker_state.policy.p.key.backend"), 0);
 }
@@ -204,7 +349,7 @@ fn a_shadow_policy_that_refuses_drops_out_and_the_others_decide() {
             {"name": "wet", "rate_limits": [{"name": "b", "rate": "2/h"}]}]}"#,
     );
     assert_eq!(proxy.serve(0, &[], &ok()), GOOD);
-    assert_eq!(proxy.serve(0, &[], &ok()), "shadow_rate_limited;policy=dry");
+    assert_eq!(proxy.serve(0, &[], &ok()), "shadow_rate_limited;policy=dry;limit=a");
     assert_eq!(proxy.serve(0, &[], &ok()), "rate_limited;policy=wet;limit=b");
     assert_eq!(proxy.stat("tidegate_requests_total.policy.wet.decision.admitted"), 2);
     assert_eq!(proxy.stat("tidegate_requests_total.policy.dry.decision.shadow_rate_limited"), 1);
@@ -266,6 +411,16 @@ fn an_update_keeps_what_did_not_change_and_starts_anew_what_did() {
 }
 
 #[test]
+fn a_breaker_that_an_update_ends_is_not_shown_as_open_any_more() {
+    let other = |minimum: u32| BREAKER.replace(r#""minimum_calls": 4"#, &format!(r#""minimum_calls": {minimum}"#));
+    for (next, shown) in [(other(4), 1), (other(5), 0), (r#"{"policies": []}"#.to_owned(), 0)] {
+        let mut proxy = tripped(2, BREAKER, &bad());
+        proxy.reconfigure(&next);
+        assert_eq!(proxy.stat(STATE), shown, "{next}");
+    }
+}
+
+#[test]
 fn oversized_requests_get_the_status_that_says_so() {
     let mut proxy = Workers::new(
         1,
@@ -289,7 +444,7 @@ fn oversized_requests_get_the_status_that_says_so() {
 #[test]
 fn admitted_responses_tell_what_is_left_and_rejections_how_long_to_wait() {
     let mut proxy = Workers::new(1, TWO_LIMITS);
-    let admitted = proxy.ask(0, &client("a")).ok().expect("room for two");
+    let admitted = proxy.ask(0, &client("a")).expect("room for two");
     let headers = proxy.answer(admitted, &ok());
     assert_eq!(
         headers,
@@ -299,7 +454,7 @@ fn admitted_responses_tell_what_is_left_and_rejections_how_long_to_wait() {
         ]
     );
     proxy.serve(0, &client("a"), &ok());
-    let (reply, _) = proxy.ask(0, &client("a")).err().expect("two are used");
+    let (reply, _) = proxy.ask(0, &client("a")).expect_err("two are used");
     let lines: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     assert_eq!(
         lines,
@@ -348,7 +503,7 @@ fn configured_responses_replace_status_headers_and_body() {
                 "headers": {"retry-after": "7", "x-own": "1"}}}}]}"#,
     );
     proxy.serve(0, &[], &ok());
-    let (reply, _) = proxy.ask(0, &[]).err().expect("one is used");
+    let (reply, _) = proxy.ask(0, &[]).expect_err("one is used");
     assert_eq!((reply.status, reply.body.as_str()), (503, "later"));
     let lines: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     assert_eq!(lines, ["content-type: text/x", "retry-after: 7", "x-own: 1"]);

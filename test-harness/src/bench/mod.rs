@@ -1,0 +1,93 @@
+//! What Tidegate costs, next to Envoy's own filters and to filters that do nothing.
+//!
+//! One Envoy with one worker has a listener for each variant. The worker has a core of its own; the clients and the
+//! upstream, both as cheap as can be, share another. The measure is the worker's time on its processor, from the kernel's
+//! account of that thread, so that waiting, the network and the clients do not count. Requests go through to an upstream
+//! over kept connections, as in life: circuit breakers judge real answers, and what is added is added to a whole request.
+//!
+//! Each round sends one burst to every variant, in an order drawn anew, and every burst is held against the same round's burst
+//! without a filter: what the machine does meanwhile falls on all alike. Medians and quartiles are of these differences.
+
+mod budgets;
+mod client;
+mod cpu;
+mod modules;
+mod output;
+mod page;
+mod results;
+mod run;
+mod statistics;
+mod variants;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use self::modules::Modules;
+use self::run::Bench;
+use self::statistics::Spread;
+
+pub use self::output::{json, terminal};
+pub use self::page::html;
+pub use self::results::Results;
+
+/// How much is measured.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bursts per variant.
+    pub rounds: usize,
+    /// Requests per burst.
+    pub requests: usize,
+    /// Requests per second of the loads at fixed rates.
+    pub rates: Vec<f64>,
+    /// How long each of those lasts.
+    pub at_rate: Duration,
+    /// Another build of Tidegate, measured beside this one.
+    pub against: Option<PathBuf>,
+    /// Of the order of bursts and the clients' keys.
+    pub seed: u64,
+}
+
+/// Measures everything; `told` hears how far it is.
+///
+/// # Errors
+/// A module or Envoy is missing, Envoy does not start, or a request was not answered with 200.
+pub async fn measure(options: &Options, told: impl Fn(String) + Send + Sync) -> Result<Results> {
+    const PROBE: &str = "probe";
+    let start = Instant::now();
+    let modules = Modules::find()?;
+    let variants = variants::all(&modules, options.against.as_deref())?;
+    told(format!("starting Envoy with {} listeners, seed {}", variants.len(), options.seed));
+    let mut bench = Bench::start(variants, run::probe(PROBE, &modules.probe), options.seed).await?;
+    let added = bench.added(options, |round| {
+        if round % 10 == 0 {
+            told(format!("bursts: round {round} of {}", options.rounds));
+        }
+    })?;
+    let at_rates =
+        bench.at_rates(&run::AT_RATES, options, |title, rate| told(format!("{rate} requests/s: {title}")))?;
+    told("calls to the host".into());
+    let host_calls = bench.host_calls(PROBE).await?;
+    let budgets = budgets::all(&added, options.seed);
+    let base = Spread::of(&added.first().map(|added| added.base.clone()).unwrap_or_default());
+    let mut results = Results { method: Vec::new(), base, added, at_rates, host_calls, budgets, took: start.elapsed() };
+    results.method = method(options, &results)?;
+    Ok(results)
+}
+
+fn method(options: &Options, results: &Results) -> Result<Vec<(String, String)>> {
+    let modules: PathBuf = crate::envoy::locate::tidegate_wasm()?;
+    let bytes = std::fs::metadata(&modules)?.len();
+    let base = results.base;
+    let rows = [
+        ("Tidegate", format!("{}, {bytes} bytes", env!("CARGO_PKG_VERSION"))),
+        ("Envoy", crate::envoy::locate::envoy()?.version()?),
+        ("Machine", crate::report::machine()),
+        ("Seed", options.seed.to_string()),
+        ("Bursts", format!("{} rounds of {} requests per variant", options.rounds, options.requests)),
+        ("Without a filter", format!("{:.1} us a request ({:.1} to {:.1})", base.median, base.lower, base.upper)),
+        ("Took", format!("{:.0} s", results.took.as_secs_f64())),
+    ];
+    Ok(rows.map(|(name, value)| (name.to_owned(), value)).into())
+}

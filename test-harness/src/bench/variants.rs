@@ -1,0 +1,179 @@
+//! What is measured: one listener each, in the same Envoy.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::modules::Modules;
+use crate::envoy::{HttpFilter, Listener, Tidegate, locate};
+
+/// A listener and what is sent to it.
+#[derive(Debug, Clone)]
+pub struct Variant {
+    /// In words.
+    pub title: &'static str,
+    /// How many clients its requests come from.
+    pub keys: u32,
+    filters: Vec<HttpFilter>,
+}
+
+/// Names by which budgets find their variants.
+pub mod title {
+    /// The control every other one is held against.
+    pub const NONE: &str = "no filter";
+    /// On the SDK.
+    pub const STOCK: &str = "do-nothing wasm filter, stock SDK";
+    /// Envoy's own three together.
+    pub const NATIVE: &str = "Envoy's own three filters";
+    /// No policy speaks to the requests.
+    pub const UNMATCHED: &str = "Tidegate: no policy matches";
+    /// The three controls in one policy.
+    pub const ALL: &str = "Tidegate: all three controls";
+    /// The same from many clients.
+    pub const MANY_KEYS: &str = "Tidegate: all three, 1 000 000 keys";
+    /// The same beside one policy that does not match.
+    pub const TWO: &str = "Tidegate: all three, 2 policies";
+    /// The same beside 199.
+    pub const TWO_HUNDRED: &str = "Tidegate: all three, 200 policies";
+}
+
+/// Clients of most variants.
+const FEW: u32 = 100;
+/// Clients of one.
+const MANY: u32 = 1_000_000;
+
+/// No limit is ever reached: what is measured is the price of being protected, not of being rejected.
+fn rate_limit(key: &Value) -> Value {
+    json!([{"name": "clients", "rate": "100000/s", "key": key, "max_keys": MANY}])
+}
+
+/// This build of Tidegate, or another one.
+fn tidegate(build: &Path, name: &str, policies: &Value) -> HttpFilter {
+    let configuration = json!({"version": 1, "policies": policies}).to_string();
+    Tidegate::with_module(build.to_owned()).text(configuration).name(name).vm_id(name).into()
+}
+
+fn controls(key: &Value) -> Value {
+    json!({
+        "name": "all",
+        "rate_limits": rate_limit(key),
+        "circuit_breaker": {},
+        "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1000}}
+    })
+}
+
+/// The three controls in a policy that matches, and others that do not.
+fn beside(others: usize, key: &Value) -> Value {
+    let other = |n: usize| {
+        let path = json!({"prefix": format!("/service-{n}/")});
+        json!({"name": format!("other-{n}"), "match": {"path": path}, "rate_limits": [{"name": "all", "rate": "100/s"}]})
+    };
+    (0..others).map(other).chain([controls(key)]).collect()
+}
+
+fn module(name: &str, path: &Path) -> HttpFilter {
+    Tidegate::with_module(path.to_owned()).name(name).vm_id(name).into()
+}
+
+/// Envoy's `adaptive_concurrency`, `admission_control` and `local_ratelimit`, none of which ever rejects here.
+fn native() -> Vec<HttpFilter> {
+    let type_url = |name: &str| format!("type.googleapis.com/envoy.extensions.filters.http.{name}.v3");
+    vec![
+        HttpFilter::local_ratelimit(1_000_000_000, "1s"),
+        HttpFilter::Raw(json!({
+            "name": "envoy.filters.http.admission_control",
+            "typed_config": {
+                "@type": format!("{}.AdmissionControl", type_url("admission_control")),
+                "enabled": {"default_value": true, "runtime_key": "bench.admission"},
+                "sampling_window": "30s",
+                "success_criteria": {"http_criteria": {"http_success_status": [{"start": 100, "end": 500}]}}
+            }
+        })),
+        HttpFilter::Raw(json!({
+            "name": "envoy.filters.http.adaptive_concurrency",
+            "typed_config": {
+                "@type": format!("{}.AdaptiveConcurrency", type_url("adaptive_concurrency")),
+                "enabled": {"default_value": true, "runtime_key": "bench.adaptive"},
+                "gradient_controller_config": {
+                    "concurrency_limit_params": {"concurrency_update_interval": "0.1s"},
+                    "min_rtt_calc_params": {
+                        "interval": "60s", "request_count": 50, "min_concurrency": 100, "buffer": {"value": 100.0}
+                    }
+                }
+            }
+        })),
+    ]
+}
+
+fn lua() -> HttpFilter {
+    let script = "function envoy_on_request(handle)\n\
+                  local key = handle:headers():get(\"x-api-key\")\n\
+                  local path = handle:headers():get(\":path\")\n\
+                  if key == nil or path == nil then handle:respond({[\":status\"] = \"400\"}, \"\") end\n\
+                  end\n";
+    HttpFilter::Raw(json!({
+        "name": "envoy.filters.http.lua",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            "default_source_code": {"inline_string": script}
+        }
+    }))
+}
+
+/// All variants; the first is the control. `against` is another build of Tidegate to be measured beside this one.
+///
+/// # Errors
+/// A module has not been built.
+pub fn all(modules: &Modules, against: Option<&Path>) -> Result<Vec<Variant>> {
+    let this = locate::tidegate_wasm()?;
+    let key = json!([{"header": "x-api-key"}]);
+    let few = |title, filters| Variant { title, keys: FEW, filters };
+    let policy = |title, name: &str, policies: &Value| few(title, vec![tidegate(&this, name, policies)]);
+    let unmatched = json!([{
+        "name": "elsewhere", "match": {"path": {"prefix": "/elsewhere/"}}, "rate_limits": rate_limit(&key)
+    }]);
+    let fixed = json!({"limit": {"algorithm": "fixed", "limit": 1000}});
+    let all_three = json!([controls(&key)]);
+    let mut variants = vec![
+        few(title::NONE, vec![]),
+        few(title::STOCK, vec![module("stock", &modules.stock)]),
+        few("do-nothing wasm filter, minimal", vec![module("minimal", &modules.minimal)]),
+        few("Envoy's local_ratelimit", vec![HttpFilter::local_ratelimit(1_000_000_000, "1s")]),
+        few(title::NATIVE, native()),
+        few("Lua filter that reads two headers", vec![lua()]),
+        policy(title::UNMATCHED, "unmatched", &unmatched),
+        policy("Tidegate: a rate limit", "rate", &json!([{"name": "all", "rate_limits": rate_limit(&json!([]))}])),
+        policy("Tidegate: a keyed rate limit", "keyed", &json!([{"name": "all", "rate_limits": rate_limit(&key)}])),
+        policy("Tidegate: a circuit breaker", "breaker", &json!([{"name": "all", "circuit_breaker": {}}])),
+        policy("Tidegate: a concurrency limit", "limit", &json!([{"name": "all", "load_shedding": fixed}])),
+        policy(title::ALL, "all", &all_three),
+        Variant { keys: MANY, ..policy(title::MANY_KEYS, "many", &all_three) },
+        policy(title::TWO, "two", &beside(1, &key)),
+        policy(title::TWO_HUNDRED, "two-hundred", &beside(199, &key)),
+    ];
+    if let Some(other) = against {
+        let policy = |title, name: &str, policies: &Value| few(title, vec![tidegate(other, name, policies)]);
+        variants.push(policy("the other build: no policy matches", "other-unmatched", &unmatched));
+        variants.push(policy("the other build: all three controls", "other-all", &all_three));
+    }
+    Ok(variants)
+}
+
+impl Variant {
+    /// Its listener.
+    pub fn listener(&self) -> Listener {
+        self.filters.iter().cloned().fold(Listener::new(self.title), Listener::filter)
+    }
+}
+
+/// Writes the request of one client. All have the same length, whoever sends them.
+pub fn write_request(into: &mut Vec<u8>, key: u32) {
+    use std::io::Write;
+    // A Vec takes whatever is written.
+    let _ = write!(
+        into,
+        "GET /v1/orders/42?page=2 HTTP/1.1\r\nhost: shop.example.com\r\nuser-agent: bench/1.0\r\naccept: */*\r\n\
+         accept-encoding: gzip\r\nx-api-key: key-{key:07}\r\nx-request-source: bench\r\n\r\n"
+    );
+}

@@ -1,0 +1,52 @@
+//! The benchmark, in the terminal and as a page.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tidegate_harness::bench::{self, Options};
+
+use super::parse;
+
+/// Measure what Tidegate adds to a request, next to Envoy's own filters, to a Lua filter and to filters that do nothing.
+///
+/// The exit code is 0 also where a budget is not kept: how far it is missed is part of the result.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// Bursts per variant
+    #[arg(long, default_value_t = 150)]
+    rounds: usize,
+    /// Requests per burst
+    #[arg(long, default_value_t = 1000)]
+    requests: usize,
+    /// A load at this fixed rate; may be repeated
+    #[arg(long, default_values = ["1000", "5000"], value_parser = parse::rate)]
+    rate: Vec<f64>,
+    /// How long each of those lasts
+    #[arg(long, default_value = "10s", value_parser = parse::duration)]
+    duration: Duration,
+    /// Another build of Tidegate to measure beside dist/tidegate.wasm, to see what a change brings
+    #[arg(long)]
+    against: Option<PathBuf>,
+    /// The seed of the order of bursts and of the clients' keys
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where bench.html and bench.json go
+    #[arg(long, default_value = "report")]
+    output: PathBuf,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments { rounds, requests, rate, duration, against, seed, output } = arguments;
+    let options = Options { rounds, requests, rates: rate, at_rate: duration, against, seed };
+    let results = bench::measure(&options, |progress| eprintln!("{progress}")).await?;
+    print!("{}", bench::terminal(&results));
+    std::fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
+    std::fs::write(output.join("bench.json"), serde_json::to_vec_pretty(&bench::json(&results))?)?;
+    std::fs::write(output.join("bench.html"), bench::html(&results))?;
+    println!("\n{}", output.join("bench.html").display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,114 @@
+//! What operators set: keys and their number, states by hand, shadow mode, updates.
+
+use serde_json::json;
+use tidegate_harness::client::{self, Call};
+use tidegate_harness::envoy::{Cluster, Listener, Tidegate};
+use tidegate_harness::upstream::Behaviour;
+
+use crate::support::{Rig, volley};
+use crate::{OPEN, transitions};
+
+fn call(path: &str, key: &str, status: u16) -> Call {
+    Call::get(path).header("x-key", key).header("x-upstream-status", status.to_string())
+}
+
+async fn fail(rig: &Rig, path: &'static str, key: &'static str) {
+    volley(rig.main(), 10, move |_| call(path, key, 503)).await;
+    rig.wait_for_idle("upstreams").await;
+}
+
+/// Whether a request is let through.
+async fn passes(rig: &Rig, path: &str, key: &str) -> bool {
+    let response = client::send(rig.main(), call(path, key, 200)).await.unwrap();
+    assert_eq!(response.reason().is_some(), response.status == 503, "{response:?}");
+    response.status == 200
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_beyond_the_maximum_share_one_breaker() {
+    let breaker = json!({"key": [{"header": "x-key"}], "max_keys": 2, "minimum_calls": 10, "open_duration": "60s"});
+    let rig = crate::guarded(4, &breaker).await;
+    for key in ["a", "b", "c", "d"] {
+        assert!(passes(&rig, "/", key).await);
+    }
+    // Two good calls of c and d, and ten bad of c: the breaker they share opens for both.
+    fail(&rig, "/", "c").await;
+    rig.wait_for_breaker("upstreams", "_overflow", OPEN).await;
+    for (key, expected) in [("a", true), ("b", true), ("c", false), ("d", false), ("e", false)] {
+        assert_eq!(passes(&rig, "/", key).await, expected, "{key}");
+    }
+    // The control: the first keys have their own.
+    fail(&rig, "/", "a").await;
+    rig.wait_for_breaker("upstreams", "a", OPEN).await;
+    assert!(passes(&rig, "/", "b").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn states_set_by_hand_and_shadow_do_what_they_say() {
+    let policy = |name: &str, mode: &str, state: &str| {
+        json!({
+            "name": name, "mode": mode, "match": {"path": format!("/{name}")},
+            "circuit_breaker": {"minimum_calls": 10, "open_duration": "60s", "state": state},
+            "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1000}}
+        })
+    };
+    let rig = Rig::new(
+        4,
+        &json!({"policies": [
+            policy("forced", "enforce", "forced_open"),
+            policy("disabled", "enforce", "disabled"),
+            policy("shadow", "shadow", "auto"),
+            policy("upstreams", "enforce", "auto"),
+        ]}),
+    )
+    .await;
+    let forced = client::get(rig.main(), "/forced").await.unwrap();
+    assert_eq!(forced.header("x-tidegate-reason"), Some("circuit_open;policy=forced;trip=forced_open"));
+    assert_eq!((forced.header("retry-after"), rig.upstream.total()), (None, 0), "nobody knows for how long");
+    rig.upstream.always(Behaviour::respond(503));
+    for path in ["/disabled", "/shadow"] {
+        let tally = volley(rig.main(), 50, move |_| Call::get(path)).await.tally();
+        assert_eq!(tally.answered.get(&503), Some(&50), "{path}: {tally}");
+    }
+    rig.wait_for_breaker("shadow", "upstream", OPEN).await;
+    let stats = rig.envoy.stats().await.unwrap();
+    let count =
+        |policy, decision| stats.count("tidegate_requests_total", &[("policy", policy), ("decision", decision)]);
+    assert_eq!(count("shadow", "shadow_admitted") + count("shadow", "shadow_circuit_open"), 50.0);
+    assert_eq!(count("disabled", "admitted"), 50.0);
+    assert_eq!(stats.stat("tidegate_circuit_breaker_state", &[("policy", "disabled")]), None);
+    // Shadow's breaker is its own: the enforcing policy for the same cluster is closed until it has seen for itself.
+    assert_eq!(transitions(&rig.envoy, "open").await, 0);
+    assert_eq!(client::get(rig.main(), "/upstreams").await.unwrap().reason(), None);
+    volley(rig.main(), 10, |_| Call::get("/upstreams")).await;
+    rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
+    assert_eq!(client::get(rig.main(), "/shadow").await.unwrap().reason(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_keeps_an_open_breaker_open_unless_its_settings_changed() {
+    let listeners = |minimum: u32, other: &str| {
+        let config = json!({"policies": [
+            {"name": "other", "match": {"path": other}},
+            {
+                "name": "upstreams",
+                "circuit_breaker": {"minimum_calls": minimum, "open_duration": "60s"},
+                "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1000}}
+            },
+        ]});
+        [Listener::new("main").filter(Tidegate::new(&config).unwrap())]
+    };
+    let mut rig = Rig::built(4, |builder, upstream| {
+        let [main] = listeners(10, "/one");
+        builder.dynamic_listeners().cluster(Cluster::new("upstream", upstream.address())).listener(main)
+    })
+    .await;
+    crate::trip(&rig).await;
+    rig.envoy.update_listeners(&listeners(10, "/two")).await.unwrap();
+    let tally = volley(rig.main(), 40, |_| Call::get("/")).await.tally();
+    assert_eq!(tally.rejected_by("upstreams", "circuit_open"), 40, "{tally}");
+    // The control: other settings are another breaker.
+    rig.envoy.update_listeners(&listeners(11, "/two")).await.unwrap();
+    let tally = volley(rig.main(), 40, |_| Call::get("/")).await.tally();
+    assert_eq!(tally.admitted(), 40, "{tally}");
+}

@@ -1,0 +1,93 @@
+//! Beside Envoy's retries and its outlier detection: what the breaker sees of the upstream, and what it does not.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate_harness::client::{Call, Load, Schedule, Tally};
+use tidegate_harness::envoy::{Cluster, Route};
+use tidegate_harness::upstream::{Behaviour, Upstream};
+
+use crate::support::{Rig, main_listener, until, volley};
+use crate::{config, transitions, trips};
+
+fn ejecting() -> Value {
+    json!({
+        "outlier_detection": {
+            "consecutive_5xx": 5, "interval": "0.2s", "base_ejection_time": "60s", "max_ejection_percent": 100,
+            "enforcing_success_rate": 0, "enforcing_failure_percentage": 0
+        },
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}}
+    })
+}
+
+/// Two endpoints, of which the first fails always.
+async fn half_failing(cluster: impl FnOnce(Cluster) -> Cluster, route: impl FnOnce(Route) -> Route) -> (Rig, Upstream) {
+    let bad = Upstream::start().await.unwrap();
+    bad.always(Behaviour::respond(503));
+    let breaker = json!({"minimum_calls": 20, "failure_rate_threshold": 40, "open_duration": "0.5s"});
+    let listener = main_listener(&config(&breaker)).route(route(Route::prefix("/", "upstream")));
+    let rig = Rig::built(2, |builder, good| {
+        builder.cluster(cluster(Cluster::new("upstream", good.address()).endpoint(bad.address()))).listener(listener)
+    })
+    .await;
+    (rig, bad)
+}
+
+async fn load(rig: &Rig) -> Tally {
+    Load::new(rig.main(), Schedule::constant(200.0, Duration::from_secs(1))).run().await.tally()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_hide_a_bad_endpoint_from_the_breaker() {
+    let (rig, bad) = half_failing(|cluster| cluster, |route| route.retry("5xx", 3)).await;
+    let tally = load(&rig).await;
+    assert_eq!(transitions(&rig.envoy, "open").await, 0, "{tally}");
+    assert!(bad.total() > 50, "{} tries failed unseen", bad.total());
+    // The control: without retries half of all requests fail, and the good endpoint is cut off with the bad.
+    let (rig, _bad) = half_failing(|cluster| cluster, |route| route).await;
+    let tally = load(&rig).await;
+    assert!(transitions(&rig.envoy, "open").await > 0 && tally.rejections() > 50, "{tally}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outlier_detection_takes_a_bad_endpoint_away_before_the_breaker_trips() {
+    let (rig, bad) = half_failing(|cluster| cluster.raw(ejecting()), |route| route).await;
+    let tally = load(&rig).await;
+    assert_eq!((transitions(&rig.envoy, "open").await, tally.rejections()), (0, 0), "{tally}");
+    assert!(bad.total() < 20, "{} requests before it was ejected", bad.total());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_every_endpoint_ejected_the_probes_fail_until_one_is_let_back() {
+    let (rig, _bad) = half_failing(|cluster| cluster.raw(ejecting()), |route| route).await;
+    rig.upstream.always(Behaviour::respond(503));
+    let tally = load(&rig).await;
+    assert!(transitions(&rig.envoy, "open").await > 0, "{tally}");
+    // Both endpoints are well again, but ejected: to the breaker an upstream without hosts is one that fails.
+    rig.upstream.always(Behaviour::respond(200));
+    _bad.always(Behaviour::respond(200));
+    let seen = rig.upstream.total() + _bad.total();
+    until(async || {
+        volley(rig.main(), 1, |_| Call::get("/")).await;
+        match trips(&rig.envoy, "probe_failed").await {
+            0 | 1 => Err("fewer than two rounds of probes have failed"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    assert_eq!(rig.upstream.total() + _bad.total(), seen, "no probe reached an endpoint");
+    // The control: the same recovery without ejection ends with a closed breaker.
+    let (rig, bad) = half_failing(|cluster| cluster, |route| route).await;
+    rig.upstream.always(Behaviour::respond(503));
+    load(&rig).await;
+    rig.upstream.always(Behaviour::respond(200));
+    bad.always(Behaviour::respond(200));
+    until(async || {
+        volley(rig.main(), 8, |_| Call::get("/")).await;
+        match transitions(&rig.envoy, "closed").await {
+            0 => Err("not closed"),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}

@@ -1,0 +1,166 @@
+//! Requests that are held until they conform.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate_harness::client::{self, Call, Cancel, Ending, Load, Outcomes, Schedule};
+use tidegate_harness::envoy::{Cluster, Envoy};
+use tidegate_harness::ledger::Ledgers;
+use tidegate_harness::upstream::{Behaviour, Upstream};
+
+use crate::support::{SOON, client, decisions, limits, start, tidegate, volley, wait_for_stat};
+use crate::with_1_2_4_and_8_workers;
+
+/// A worker wakes at most a millisecond late; the rest is the connection's, and of a machine busy with other things.
+const LATE: Duration = Duration::from_millis(60);
+const INTERVAL: Duration = Duration::from_millis(100);
+
+fn paced(max_wait: &str) -> Value {
+    limits(json!([{"name": "r", "rate": "10/s", "burst": 1, "pace": {"max_wait": max_wait}}]))
+}
+
+with_1_2_4_and_8_workers!(ten_requests_at_once_reach_the_upstream_an_interval_apart);
+
+async fn ten_requests_at_once_reach_the_upstream_an_interval_apart(workers: u32) {
+    let rejecting = limits(json!([{"name": "r", "rate": "10/s", "burst": 1}]));
+    let (upstream, envoy) = start(workers, [tidegate("main", &paced("2s")), tidegate("control", &rejecting)]).await;
+    let before = envoy.stats().await.unwrap();
+    let outcomes = volley(envoy.address("main"), 10, |_| Call::get("/")).await;
+    let tally = outcomes.tally();
+    assert_eq!(tally.admitted(), 10, "{tally}");
+    // Counted from before the first was decided, none can be early. How late they are is the machine's; half of them show
+    // whether a timer of milliseconds was at work.
+    let mut latencies: Vec<_> = outcomes.all.iter().map(|outcome| outcome.latency).collect();
+    latencies.sort_unstable();
+    println!("{workers} workers: answered after {latencies:?}");
+    let due = (0..).map(|number| INTERVAL * number);
+    assert!(latencies.iter().zip(due.clone()).all(|(at, due)| *at >= due), "{latencies:?}");
+    let mut late: Vec<_> = latencies.iter().zip(due).map(|(at, due)| at.saturating_sub(due)).collect();
+    late.sort_unstable();
+    assert!(late[5] <= LATE, "{latencies:?}");
+    let ledgers = Ledgers::of_clients([&outcomes]).and_upstream(&upstream);
+    ledgers.check_upstream().unwrap();
+    ledgers.check_stats("p", &envoy.stats().await.unwrap().since(&before)).unwrap();
+    wait_for_stat(&envoy, "tidegate_queue_length", "p", 0).await;
+
+    let tally = volley(envoy.address("control"), 10, |_| Call::get("/")).await.tally();
+    assert!(tally.admitted() < 10, "{tally}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn held_requests_go_on_in_the_order_in_which_they_came() {
+    let config = limits(json!([{"name": "r", "rate": "1/s", "burst": 1, "pace": {"max_wait": "10s"}}]));
+    let (upstream, envoy) = start(4, [tidegate("main", &config)]).await;
+    let at = envoy.address("main");
+    assert_eq!(client::send(at, client("0")).await.unwrap().status, 200);
+    let mut held = Vec::new();
+    for place in 1..5_u32 {
+        held.push(tokio::spawn(client::send(at, client(place.to_string()))));
+        wait_for_stat(&envoy, "tidegate_queue_length", "p", place).await;
+    }
+    for answer in held {
+        assert_eq!(answer.await.unwrap().unwrap().status, 200);
+    }
+    let order: Vec<usize> =
+        upstream.seen().iter().map(|seen| seen.header("x-client").unwrap().parse().unwrap()).collect();
+    assert_eq!(order, [0, 1, 2, 3, 4]);
+}
+
+fn cancelled(outcomes: &Outcomes) -> usize {
+    outcomes.all.iter().filter(|outcome| matches!(outcome.ending, Ending::Cancelled(_))).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_held_is_never_sent_upstream() {
+    for http2 in [false, true] {
+        let (upstream, envoy) = start(4, [tidegate("main", &paced("10s"))]).await;
+        let at = envoy.address("main");
+        assert_eq!(client::get(at, "/").await.unwrap().status, 200);
+        let leave = move |_: usize| {
+            let call = Call::get("/").cancel(Cancel::After(Duration::from_millis(300)));
+            if http2 { call.http2() } else { call }
+        };
+        let load = Load::new(at, Schedule::burst(30)).calls(move |index, _| leave(index));
+        let load = if http2 { load.http2(30) } else { load };
+        let outcomes = load.run().await;
+        let (left, tally) = (cancelled(&outcomes), outcomes.tally());
+        assert!(left >= 10, "{tally}");
+        wait_for_stat(&envoy, "tidegate_queue_length", "p", 0).await;
+        // Nobody is in line any more, so nobody is sent upstream later either.
+        // One that goes on as its client leaves may be counted, and may be seen.
+        let admitted = decisions(&envoy, "p", "admitted").await;
+        assert!((1 + tally.admitted()..=21).contains(&admitted), "{admitted}: {tally}");
+        assert!(upstream.total() <= admitted, "{} of {admitted}", upstream.total());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_is_decided_by_the_other_controls_when_it_goes_on() {
+    let mut config = paced("2s");
+    config["policies"][0]["load_shedding"] = json!({"limit": {"algorithm": "fixed", "limit": 1}});
+    let (upstream, envoy) = start(2, [tidegate("main", &config)]).await;
+    upstream.always(Behaviour::respond(200).delay(Duration::from_millis(250)));
+    // At 0 the first takes the only place until 250; those of 100 and 200 find none; that of 300 does.
+    let outcomes = volley(envoy.address("main"), 4, |_| Call::get("/")).await;
+    let tally = outcomes.tally();
+    assert_eq!((tally.admitted(), tally.rejected_by("p", "overloaded")), (2, 2), "{tally}");
+    for outcome in &outcomes.all {
+        if let Ending::Rejected { status, .. } = outcome.ending {
+            assert_eq!(status, 503);
+            let bounds = Duration::from_millis(90)..Duration::from_millis(250);
+            assert!(bounds.contains(&outcome.latency), "rejected when its time came, after {:?}", outcome.latency);
+        }
+    }
+    wait_for_stat(&envoy, "tidegate_inflight", "p", 0).await;
+    wait_for_stat(&envoy, "tidegate_queue_length", "p", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_and_grpc_calls_are_held_too_and_an_upstream_that_died_meanwhile_is_told_to_their_clients() {
+    let upstream = Upstream::start().await.unwrap();
+    let cluster = Cluster::new("upstream", upstream.address()).http2();
+    let mut slow = limits(json!([{"name": "r", "rate": "1/s", "burst": 1, "pace": {"max_wait": "10s"}}]));
+    slow["policies"][0]["name"] = json!("slow");
+    let builder = Envoy::builder().concurrency(2).cluster(cluster);
+    let builder = builder.listener(tidegate("main", &paced("5s"))).listener(tidegate("slow", &slow));
+    let envoy = builder.start().await.unwrap();
+    let at = envoy.address("main");
+    let body = vec![b'x'; 200_000];
+    for _ in 0..3 {
+        let sent = body.clone();
+        upstream.always(Behaviour::echo());
+        let response = client::send(at, Call::new("POST", "/").body(sent)).await.unwrap();
+        assert_eq!((response.status, response.body.len()), (200, body.len()));
+    }
+    upstream.always(Behaviour::grpc(0, b"pong"));
+    let response = client::send(at, Call::grpc("/s/m", b"ping")).await.unwrap();
+    assert_eq!(response.grpc_status(), Some(0), "{response:?}");
+    // A second apart, so that the upstream is gone before most of them go on.
+    let slow = envoy.address("slow");
+    assert_eq!(client::send(slow, Call::grpc("/s/m", b"ping")).await.unwrap().grpc_status(), Some(0));
+    let held = tokio::spawn(volley(slow, 3, |_| Call::get("/")));
+    wait_for_stat(&envoy, "tidegate_queue_length", "slow", 3).await;
+    upstream.kill().await.unwrap();
+    let tally = held.await.unwrap().tally();
+    assert!(tally.local.get(&503).is_some_and(|gone| *gone >= 2), "{tally}");
+    wait_for_stat(&envoy, "tidegate_queue_length", "slow", 0).await;
+    // The worker serves on.
+    upstream.revive().unwrap();
+    upstream.always(Behaviour::respond(200));
+    assert_eq!(client::get(at, "/").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_held_requests_all_go_on_in_time() {
+    // 1000 a second: a worker resumes several at a time, more than one callback is allowed to.
+    let config = limits(json!([{"name": "r", "rate": "1000/s", "burst": 1, "pace": {"max_wait": "10s"}}]));
+    let (_upstream, envoy) = start(2, [tidegate("main", &config)]).await;
+    let load = Load::new(envoy.address("main"), Schedule::burst(2000)).http2(20).calls(|_, _| Call::get("/"));
+    let outcomes = load.run().await;
+    let tally = outcomes.tally();
+    assert_eq!(tally.admitted(), 2000, "{tally}");
+    let last = outcomes.all.iter().map(|outcome| outcome.latency).max().unwrap();
+    println!("2000 at 1000/s: the last answered after {last:?}");
+    assert!(last >= Duration::from_millis(1_999), "{last:?}");
+    assert!(last <= SOON, "{last:?}");
+}

@@ -1,0 +1,94 @@
+//! What responses say of limits, and what they add to them.
+
+use serde_json::json;
+use tidegate_harness::client::{self, Response};
+use tidegate_harness::upstream::Behaviour;
+
+use crate::support::{client, limits, start, tidegate};
+
+/// `;r=` of a limit in a response, and its `;t=`.
+fn told(response: &Response, limit: &str) -> (u64, Option<u64>) {
+    let field = response.header("ratelimit").unwrap_or_else(|| panic!("no RateLimit in {response:?}"));
+    let item = field.split(", ").find(|item| item.starts_with(&format!("\"{limit}\""))).expect(field);
+    let number = |name: &str| {
+        let text = item.split(';').find_map(|part| part.strip_prefix(name));
+        text.map(|text| text.parse().expect(item))
+    };
+    (number("r=").expect(item), number("t="))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cost_that_the_upstream_tells_is_charged_on_every_worker() {
+    let limit = |charge: serde_json::Value| {
+        let mut limit = json!({"name": "tokens", "rate": "10/h", "key": [{"header": "x-client"}]});
+        limit["charge_response"] = charge;
+        limit
+    };
+    let charging = limits(json!([limit(json!({"header": "x-tokens-used"}))]));
+    let mut without = limits(json!([limit(json!(null))]));
+    without["policies"][0]["rate_limits"][0].as_object_mut().unwrap().remove("charge_response");
+    let (upstream, envoy) = start(4, [tidegate("main", &charging), tidegate("control", &without)]).await;
+    let answers = |used: &'static [u8]| upstream.always(Behaviour::respond(200).header("x-tokens-used", used));
+    let send = async |name: &str, who: &str| client::send(envoy.address(name), client(who)).await.unwrap();
+
+    answers(b"5");
+    assert_eq!(told(&send("main", "a").await, "tokens").0, 4, "one for the request and five for the answer");
+    let overdrawn = send("main", "a").await;
+    // 12 of 10 are used: three have to come back, at one every 360 seconds.
+    let (left, wait) = told(&overdrawn, "tokens");
+    assert_eq!((overdrawn.status, left), (200, 0));
+    assert!(matches!(wait, Some(1070..=1080)), "{wait:?}");
+    for _ in 0..8 {
+        let rejected = send("main", "a").await;
+        let retry: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
+        assert_eq!((rejected.status, told(&rejected, "tokens")), (429, (0, Some(retry))));
+        assert!((1060..=1080).contains(&retry), "{retry}");
+    }
+    for nothing in [&b"-5"[..], b"five", b"", b"\xff", b"1.5"] {
+        answers(nothing);
+        send("main", "b").await;
+    }
+    assert_eq!(told(&send("main", "b").await, "tokens").0, 4, "six requests and nothing else");
+    answers(b"99999999999999999999999999999");
+    send("main", "c").await;
+    assert_eq!(send("main", "c").await.status, 429);
+
+    // The control: nobody asked for the header.
+    let statuses = async |name: &str| {
+        let mut good = 0;
+        for _ in 0..12 {
+            good += usize::from(send(name, "a").await.status == 200);
+        }
+        good
+    };
+    assert_eq!(statuses("control").await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_limits_are_several_items_and_retry_after_is_never_earlier_than_t() {
+    let all = json!([
+        {"name": "burst", "rate": "3/m"},
+        {"name": "daily", "rate": "1000/d", "key": [{"header": "x-client"}]},
+    ]);
+    let mut config = limits(all);
+    config["policies"][0]["headers"] = json!({"ratelimit": "both"});
+    let (_upstream, envoy) = start(2, [tidegate("main", &config)]).await;
+    for left in [2, 1, 0] {
+        let response = client::send(envoy.address("main"), client("a")).await.unwrap();
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("ratelimit-policy"), Some(r#""burst";q=3;w=60, "daily";q=1000;w=86400"#));
+        let ((burst, wait), (daily, _)) = (told(&response, "burst"), told(&response, "daily"));
+        assert_eq!((burst, daily), (left, 997 + left));
+        assert!(matches!(wait, Some(1..=20)), "{wait:?}");
+        // The trio speaks of the one with the least left.
+        assert_eq!(response.header("x-ratelimit-limit"), Some("3"));
+        assert_eq!(response.header("x-ratelimit-remaining"), Some(left.to_string().as_str()));
+        assert_eq!(response.header("x-ratelimit-reset"), wait.map(|wait| wait.to_string()).as_deref());
+        assert_eq!(response.header("retry-after"), None);
+    }
+    let rejected = client::send(envoy.address("main"), client("a")).await.unwrap();
+    let retry: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
+    let (left, wait) = told(&rejected, "burst");
+    assert_eq!((rejected.status, left), (429, 0));
+    assert!(wait.is_some_and(|wait| retry >= wait), "{rejected:?}");
+}

@@ -1,0 +1,18 @@
+//! The engine on several simulated workers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod decisions;
+mod host_calls;
+#[cfg(not(target_family = "wasm"))]
+mod properties;
+mod rate_limits;
+#[path = "../requests/mod.rs"]
+mod requests;
+#[path = "../workers/mod.rs"]
+mod workers;

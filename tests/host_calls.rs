@@ -1,0 +1,53 @@
+//! What a request asks of the host. Calls that return bytes make the host call back for room: they are what a filter's
+//! cost is made of, so that every one more is a decision, taken here.
+
+mod requests;
+mod worker;
+
+use serde_json::{Value, json};
+use worker::{Calls, Worker, all_three, keyed, others, request};
+
+fn calls(policies: &Value) -> Calls {
+    let mut worker = Worker::new(policies);
+    // The first request of a worker sets things up.
+    worker.serve(&request(1));
+    let (admitted, calls) = worker.serve(&request(1));
+    assert!(admitted);
+    calls
+}
+
+#[test]
+fn a_request_that_no_policy_matches_has_its_headers_read_and_nothing_else() {
+    assert_eq!(calls(&others(1).into()), Calls { bytes: 1, plain: 0 });
+}
+
+#[test]
+fn a_rate_limit_reads_one_page_keyed_or_not() {
+    let with = |limit: Value| calls(&json!([{"name": "all", "rate_limits": [limit]}]));
+    // Besides: the page is stored, the request counted, and two headers tell of the limit.
+    assert_eq!(with(keyed()), Calls { bytes: 2, plain: 4 });
+    assert_eq!(with(json!({"name": "all", "rate": "1000000/s"})), Calls { bytes: 2, plain: 4 });
+}
+
+#[test]
+fn a_concurrency_limit_returns_no_bytes_beyond_the_headers() {
+    let limit = json!({"limit": {"algorithm": "fixed", "limit": 1000}});
+    let calls = calls(&json!([{"name": "all", "load_shedding": limit}]));
+    assert_eq!(calls.bytes, 1);
+    assert!(calls.plain <= 8, "{calls:?}");
+}
+
+#[test]
+fn a_circuit_breaker_reads_the_cluster_the_status_and_how_the_stream_ended() {
+    let calls = calls(&json!([{"name": "all", "circuit_breaker": {}}]));
+    assert_eq!(calls.bytes, 4);
+    assert!(calls.plain <= 8, "{calls:?}");
+}
+
+#[test]
+fn all_three_controls_read_no_more_than_each_alone_whatever_other_policies_there_are() {
+    let alone = calls(&json!([all_three()]));
+    assert_eq!(alone.bytes, 5);
+    let beside = calls(&[others(199), vec![all_three()]].concat().into());
+    assert_eq!(alone, beside);
+}

@@ -1,0 +1,14 @@
+//! The rate limit as its users see it: over several workers, through the public interface, in simulated time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod contract;
+#[cfg(not(target_family = "wasm"))]
+mod interleaved;
+mod keys;
+#[cfg(not(target_family = "wasm"))]
+mod properties;
+mod rows;
+mod support;
+mod vectors;
+#[cfg(not(target_family = "wasm"))]
+mod workers;
