@@ -368,6 +368,13 @@ pub struct Outcomes {
     pub timeout: bool,
 }
 
+impl Outcomes {
+    /// What an upstream's failures are unless a policy says otherwise.
+    pub fn failures() -> Self {
+        Self { status: vec![(500, 599)], grpc_status: vec![2, 4, 13, 14, 15], reset: true, timeout: true }
+    }
+}
+
 /// Manual override of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BreakerControl {

@@ -3,7 +3,13 @@
 
 pub mod circuit_breaker;
 pub mod concurrency;
+mod counted;
+mod directory;
+pub mod queue;
 pub mod rate_limit;
+pub mod throttle;
+
+pub use counted::Beat;
 
 /// Nanoseconds on a monotonic clock whose origin is the host's.
 pub type Nanos = u64;

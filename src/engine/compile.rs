@@ -15,12 +15,12 @@ use siphasher::sip::SipHasher13;
 use crate::config::{self, BasisPoints, Config, Mode, Scope};
 use crate::control::Nanos;
 use crate::control::circuit_breaker::{self, CircuitBreakers, State};
-use crate::control::concurrency::Concurrency;
 use crate::control::rate_limit::{self, RateLimiter};
 use crate::matching::{Index, KeyExtractor};
 use crate::share::{ShareError, SharedState};
 
 use super::settle::key_label;
+use super::shedding::Concurrency;
 use super::stats::{self, MetricId};
 use super::{Engine, Env, Workspace};
 
@@ -38,7 +38,6 @@ pub(super) struct Policy {
     pub headers: config::ResponseHeaders,
     /// The counter of `admitted`, or in shadow mode `shadow_admitted`.
     pub admitted: Option<MetricId>,
-    pub inflight: Option<MetricId>,
 }
 
 /// A policy's circuit breakers.
@@ -61,15 +60,6 @@ pub(super) struct Rate {
 /// Nanoseconds of a duration. Beyond 584 years it would wrap to next to nothing: it stays at the most instead.
 pub(super) fn nanos(duration: Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl Policy {
-    /// Counts places taken and given back, over all workers.
-    pub fn count_inflight(&self, delta: i64, env: &Env<'_>) {
-        if let Some(id) = self.inflight {
-            env.metrics.add(id, delta);
-        }
-    }
 }
 
 impl Engine {
@@ -161,14 +151,11 @@ fn compile(
             settings: settings.clone(),
         });
     }
-    let concurrency = match policy.load_shedding.as_ref().map(|shedding| shedding.limit) {
+    let concurrency = match &policy.load_shedding {
         None => None,
-        // The reader accepts no other limit yet.
-        Some(config::ConcurrencyLimit::Dynamic { initial: limit, .. } | config::ConcurrencyLimit::Fixed(limit)) => {
-            env.stats.record(env.metrics, stats::CONCURRENCY_LIMIT, &[name], u64::from(limit));
-            // Not the stat itself: plugins of other scopes may have a policy of this name, and add to the same stat.
-            let cell = format!("{scope}/{name}/inflight");
-            Some(Concurrency::new(limit, env.share, &cell).map_err(|error| failed("concurrency limit", error))?)
+        Some(settings) => {
+            let opened = Concurrency::new(settings, name, scope, before, env);
+            Some(opened.map_err(|error| failed("concurrency limit", error))?)
         }
     };
     let admitted = if shadow { "shadow_admitted" } else { "admitted" };
@@ -182,7 +169,6 @@ fn compile(
         responses: policy.responses.clone(),
         headers: policy.headers,
         admitted: env.stats.id(env.metrics, stats::REQUESTS, &[name, admitted]),
-        inflight: concurrency.as_ref().and_then(|_| env.stats.id(env.metrics, stats::INFLIGHT, &[name])),
         concurrency,
     })
 }
@@ -196,7 +182,7 @@ pub(super) fn share_of<'e>(settings: &config::RateLimit, env: &Env<'e>) -> &'e d
 }
 
 /// The same for equal settings on every worker and in every VM.
-fn digest(settings: &impl Hash) -> u64 {
+pub(super) fn digest(settings: &impl Hash) -> u64 {
     let mut hasher = SipHasher13::new();
     settings.hash(&mut hasher);
     hasher.finish()

@@ -229,10 +229,11 @@ impl Engine {
     fn enter(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         for at in 0..self.work.applied.len() {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
-            let Some(concurrency) = &mut policy.concurrency else { continue };
-            if let Some(place) = concurrency.acquire(env.share) {
-                policy.count_inflight(1, env);
-                permit.held.push(Held { policy: applied.policy, what: What::Place(place) });
+            let Some(concurrency) = &policy.concurrency else { continue };
+            if let Some(place) = concurrency.enter(env) {
+                permit
+                    .held
+                    .push(Held { policy: applied.policy, what: What::Place { place, learns: concurrency.learns() } });
                 continue;
             }
             let refusal = Refusal { reason: Reason::Overloaded, limit: None, wait: None, left: None };

@@ -1,4 +1,4 @@
-//! What the breakers learn of a response: from its headers, its trailers and its end.
+//! What breakers and limits learn of a response: from its headers, its trailers and its end.
 //!
 //! An outcome is settled at the stream's end, since only then is it known whether the answer was whole, with two
 //! exceptions. A tunnel (101, or 2xx to `CONNECT`) is answered with its headers: how long it lives and what ends it say
@@ -44,6 +44,7 @@ impl Engine {
             }
         } else if status == 101 || (permit.connect && (200..300).contains(&status)) {
             let ending = Ending { status: Some(status), from_upstream: true, ..Ending::default() };
+            permit.answer.tunnel = true;
             let answer = permit.answer;
             for Held { policy, what } in permit.held.extract_if(.., |held| matches!(held.what, What::Breaker(_))) {
                 if let (What::Breaker(granted), Some(policy)) = (what, self.policies.get(policy)) {
@@ -112,7 +113,7 @@ pub(super) fn settle_breaker(
 impl Permit {
     /// How the stream ended.
     pub(super) fn ending(&self, stream: &dyn Stream) -> Ending {
-        let Answer { status, grpc_status, rejected_downstream, .. } = self.answer;
+        let Answer { status, grpc_status, rejected_downstream, tunnel, .. } = self.answer;
         let details = stream.details();
         let whole = is_via_upstream(details);
         let ending = Ending {
@@ -123,6 +124,7 @@ impl Permit {
             from_upstream: whole,
             expired: details.is_some_and(|details| EXPIRED.contains(&details)),
             rejected_downstream,
+            tunnel,
         };
         let ending = if self.grpc { ending.of_grpc() } else { ending };
         // A client that left has the last word in the details; who wrote bad headers was asked when they came.

@@ -39,6 +39,7 @@ mod rejection;
 mod response;
 mod retry_after;
 mod settle;
+mod shedding;
 pub mod stats;
 
 use crate::control::{Nanos, Random};

@@ -8,6 +8,7 @@
 //! clients that left, so that a whole answer costs one property; `response.flags` are read for the others only.
 
 use crate::config::Outcomes;
+use crate::control::concurrency::Ended;
 
 /// Bits of Envoy's `response.flags`.
 mod flag {
@@ -49,6 +50,8 @@ pub struct Ending {
     pub expired: bool,
     /// The response carries the reason header of a Tidegate further down.
     pub rejected_downstream: bool,
+    /// What was answered is a tunnel.
+    pub tunnel: bool,
 }
 
 /// What that says about the upstream.
@@ -101,6 +104,35 @@ impl Ending {
     }
 }
 
+impl Ending {
+    /// What the ending tells a concurrency limit. `failures` are a circuit breaker's by default; those that ask for less
+    /// are time-outs, and 429, 503 and their like as the upstream's own.
+    #[must_use]
+    pub fn ended(&self, failures: &Outcomes) -> Ended {
+        const SERVICE_UNAVAILABLE: u16 = 503;
+        const UNAVAILABLE: u8 = 14;
+        if self.tunnel {
+            // How long it lives says nothing about the upstream.
+            return Ended::Ignored;
+        }
+        let asks_for_less = match self.grpc_status {
+            Some(code) => code == UNAVAILABLE,
+            None => self.status == Some(SERVICE_UNAVAILABLE),
+        };
+        match classify(failures, &Outcomes::default(), self) {
+            Verdict::Ignored => Ended::Ignored,
+            Verdict::Success => Ended::Success,
+            Verdict::Throttled => Ended::Dropped,
+            Verdict::Failure if self.timed_out() || (self.from_upstream && asks_for_less) => Ended::Dropped,
+            Verdict::Failure => Ended::Failure,
+        }
+    }
+
+    fn timed_out(&self) -> bool {
+        self.flags & flag::TIMEOUT != 0 || (self.expired && self.status == Some(GATEWAY_TIMEOUT))
+    }
+}
+
 /// What an ending says about the upstream. `ignored` goes before `failure` where both name it.
 pub fn classify(failure: &Outcomes, ignored: &Outcomes, ending: &Ending) -> Verdict {
     let by = |says: &dyn Fn(&Outcomes) -> bool, otherwise: Verdict| {
@@ -112,7 +144,7 @@ pub fn classify(failure: &Outcomes, ignored: &Outcomes, ending: &Ending) -> Verd
             otherwise
         }
     };
-    if ending.flags & flag::TIMEOUT != 0 || (ending.expired && ending.status == Some(GATEWAY_TIMEOUT)) {
+    if ending.timed_out() {
         return by(&|outcomes| outcomes.timeout, Verdict::Ignored);
     }
     if ending.flags & flag::RESET != 0 {

@@ -25,7 +25,11 @@ pub(super) enum What {
         charged: Charged,
         until: Nanos,
     },
-    Place(Place),
+    /// `learns`: its limit learns from how the request ends.
+    Place {
+        place: Place,
+        learns: bool,
+    },
 }
 
 /// What a request holds. Kept with its stream and used again for the next, so that its memory is allocated once.
@@ -64,6 +68,8 @@ pub(super) struct Answer {
     pub rejected_downstream: bool,
     /// The upstream wrote these headers. Asked of bad ones only.
     pub from_upstream: bool,
+    /// The response stands for a tunnel.
+    pub tunnel: bool,
 }
 
 impl Permit {
@@ -95,6 +101,6 @@ impl Permit {
 
     /// Whether the response's status will matter when this is settled.
     pub fn judges_upstream(&self) -> bool {
-        self.held.iter().any(|held| matches!(held.what, What::Breaker(_)))
+        self.held.iter().any(|held| matches!(held.what, What::Breaker(_) | What::Place { learns: true, .. }))
     }
 }

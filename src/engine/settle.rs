@@ -61,7 +61,7 @@ impl Engine {
                 What::Charge { limit, quota, charged, .. } => {
                     Some(policy.rates.get(*limit)?.view(Left::of(*quota, &charged.budget)))
                 }
-                What::Breaker(_) | What::Place(_) => None,
+                What::Breaker(_) | What::Place { .. } => None,
             });
             let mut add = |name: &str, value: &str| stream.add_response_header(name, value);
             rate_limit_headers(policy.headers, views, &mut self.work.header, &mut add);
@@ -82,10 +82,10 @@ impl Engine {
             let Some(policy) = self.policies.get_mut(policy) else { continue };
             match what {
                 What::Charge { .. } => {}
-                What::Place(place) => {
-                    if let Some(concurrency) = &mut policy.concurrency {
-                        concurrency.release(env.share, place);
-                        policy.count_inflight(-1, env);
+                What::Place { place, learns } => {
+                    if let Some(concurrency) = &policy.concurrency {
+                        let ending = ending.as_ref().filter(|_| learns);
+                        concurrency.leave(place, ending, env.now.saturating_sub(permit.started), env);
                     }
                 }
                 What::Breaker(granted) => {
@@ -119,10 +119,9 @@ impl Engine {
                         }
                     }
                 }
-                What::Place(place) => {
-                    if let Some(concurrency) = &mut policy.concurrency {
-                        concurrency.release(env.share, place);
-                        policy.count_inflight(-1, env);
+                What::Place { place, .. } => {
+                    if let Some(concurrency) = &policy.concurrency {
+                        concurrency.leave(place, None, 0, env);
                     }
                 }
                 What::Breaker(granted) => {
@@ -141,6 +140,9 @@ impl Engine {
         for policy in &mut self.policies {
             for rate in &mut policy.rates {
                 rate.limiter.keep(share_of(&rate.settings, env), env.now);
+            }
+            if let Some(concurrency) = &mut policy.concurrency {
+                concurrency.tick(env);
             }
             if let Some(breaker) = &policy.breaker
                 && let Ok(mut breakers) = breaker.breakers.try_borrow_mut()

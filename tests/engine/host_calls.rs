@@ -37,3 +37,15 @@ fn without_a_breaker_nothing_is_asked() {
     proxy.serve(0, &[], &Answer::status("503"));
     assert_eq!(proxy.asked, 0);
 }
+
+#[test]
+fn a_fixed_limit_asks_nothing_and_one_that_learns_what_a_breaker_asks() {
+    let shedding = |limit: &str, answer: &Answer| {
+        let config = format!(r#"{{"policies": [{{"name": "p", "load_shedding": {{"limit": {limit}}}}}]}}"#);
+        let mut proxy = Workers::new(1, &config);
+        proxy.serve(0, &[], answer);
+        proxy.asked
+    };
+    assert_eq!(shedding(r#"{"algorithm": "fixed", "limit": 5}"#, &Answer::status("503")), 0);
+    assert_eq!(shedding("{}", &Answer::status("200")), 2);
+}

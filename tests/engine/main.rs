@@ -10,6 +10,8 @@
 mod decisions;
 mod host_calls;
 #[cfg(not(target_family = "wasm"))]
+mod load_shedding;
+#[cfg(not(target_family = "wasm"))]
 mod properties;
 mod rate_limits;
 #[path = "../requests/mod.rs"]

@@ -88,8 +88,7 @@ pub(super) fn read(cx: &mut Context, node: &Node) -> Option<CircuitBreaker> {
         let fields = Fields::open(cx, node, &RECOVERY)?;
         fields.required(cx, "ramp", |cx, node| value::duration(cx, node, MILLISECOND, HOUR))
     });
-    let failures =
-        Outcomes { status: vec![(500, 599)], grpc_status: vec![2, 4, 13, 14, 15], reset: true, timeout: true };
+    let failures = Outcomes::failures();
     let failure_when = fields.or(cx, "failure_when", failures.clone(), |cx, node| outcomes(cx, node, failures));
     let ignore_when =
         fields.or(cx, "ignore_when", Outcomes::default(), |cx, node| outcomes(cx, node, Outcomes::default()));

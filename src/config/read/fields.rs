@@ -44,7 +44,7 @@ impl<'n> Fields<'n> {
                     Some(_) => "this field".to_owned(),
                     None => "the default".to_owned(),
                 };
-                fields.error(cx, entry.field, [&what, " is not supported yet", entry.instead].concat());
+                fields.error(cx, entry.field, format!("{what} is not supported yet"));
             }
         }
         Some(fields)

@@ -34,7 +34,6 @@
 //! linkerd's unified breaker; generations follow gobreaker.
 
 mod breaker;
-mod directory;
 mod machine;
 mod page;
 mod settings;
@@ -45,9 +44,9 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 
 use self::breaker::{At, Breaker};
-use self::directory::Directory;
 use self::machine::{Ending, Record};
 use self::state::{Grant, Heard, Probe};
+use crate::control::directory::Directory;
 use crate::control::{Nanos, Random};
 use crate::share::{Pages, ShareError, SharedState};
 
@@ -96,7 +95,7 @@ impl CircuitBreakers {
     /// first sight. `label` names it to people from then on, and is only written then; make it short. A
     /// known key costs no host call.
     pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: impl Display) -> SlotId {
-        let Ok(slot) = self.directory.slot(share, key_hash) else {
+        let Ok(slot) = self.directory.slot(share, key_hash).map(SlotId) else {
             // Not the shared breaker: what this key's requests come to says nothing about the keys that share it.
             self.errors = self.errors.saturating_add(1);
             return NOWHERE;

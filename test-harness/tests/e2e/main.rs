@@ -20,6 +20,7 @@ mod quotas;
 mod rate_limits;
 mod request_limits;
 mod robustness;
+mod shedding;
 mod stat_names;
 
 /// Makes two tests of each scenario.

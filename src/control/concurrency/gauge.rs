@@ -1,0 +1,139 @@
+//! One concurrency limit: who may enter, and what the limit is.
+//!
+//! In-flight is one number that every worker adds to. A request takes its place first and looks second: when the
+//! number it then reads is above its share of the limit it gives the place back and is rejected. Two workers can so
+//! bump into one another at the last free place; who finds that place free again after giving way tries anew, a few
+//! times. The limit is never passed, and a free place is not left empty while somebody asks for it.
+//!
+//! Beside it each worker keeps in a number of its own what it holds, so that others can take it back when its VM dies.
+
+use crate::control::counted::{Beat, Counted};
+use crate::control::{Nanos, Random};
+use crate::share::{Pages, ShareError, SharedState};
+
+use super::limit::Algorithm;
+use super::measured::Measured;
+use super::{Ended, Settings, Share};
+
+/// How often a request tries for a place that it found free after giving way, or that the limit was raised for. Workers
+/// are few and the window is two host calls wide, so a second collision is rare; from 1 by halves to a million are 35
+/// raises, and each lets other requests in too.
+const ATTEMPTS: u32 = 40;
+
+/// One concurrency limit, as one worker sees it.
+#[derive(Debug)]
+pub(super) struct Gauge {
+    inflight: Counted,
+    fixed: Option<u32>,
+    /// Requests differ in importance: the most important are spared when the limit is lowered for a moment.
+    levels: bool,
+    measured: Option<Measured>,
+}
+
+impl Gauge {
+    /// Opens the limit of this name, whose state is this page. `inflight` is the name of the number in flight.
+    pub fn open(
+        Settings { algorithm, levels, .. }: Settings,
+        share: &dyn SharedState,
+        (name, inflight): (&str, &str),
+        (pages, page): (Option<Pages>, u32),
+    ) -> Result<Self, ShareError> {
+        let fixed = match algorithm {
+            Algorithm::Fixed(limit) => Some(limit.max(1)),
+            _ => None,
+        };
+        let measured = match pages {
+            None => None,
+            Some(pages) => Some(Measured::open(algorithm, share, name, (pages, page))?),
+        };
+        let inflight = Counted::open(share, name, inflight)?;
+        Ok(Self { inflight, fixed, levels, measured })
+    }
+
+    /// Takes a place, or none when its share of the limit is taken.
+    pub fn acquire(
+        &mut self,
+        share: &dyn SharedState,
+        level: Share,
+        worker: u32,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Result<bool, ShareError> {
+        if let Some(measured) = &mut self.measured {
+            measured.look(share, &self.inflight, now, random)?;
+        }
+        for _ in 0..ATTEMPTS {
+            let limit = self.limit_for(level);
+            let next = match self.inflight.enter(share, worker, |inflight| level.admits(limit, inflight))? {
+                Ok(inflight) => {
+                    if let Some(measured) = &mut self.measured {
+                        measured.peak = measured.peak.max(inflight);
+                    }
+                    return Ok(true);
+                }
+                Err(next) => next,
+            };
+            if level.admits(limit, next) {
+                continue;
+            }
+            let Some(measured) = &mut self.measured else { return Ok(false) };
+            if !measured.raised(share, next, now)? {
+                measured.refused(share);
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives a place back, and tells how its request ended and how long it took.
+    pub fn release(
+        &mut self,
+        share: &dyn SharedState,
+        ended: Ended,
+        took: Nanos,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Result<(), ShareError> {
+        self.inflight.leave(share);
+        let Some(measured) = &mut self.measured else { return Ok(()) };
+        measured.sample(share, ended, took, now);
+        measured.look(share, &self.inflight, now, random)
+    }
+
+    /// What time alone changes.
+    pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<(), ShareError> {
+        let Some(measured) = &mut self.measured else { return Ok(()) };
+        measured.flush(share);
+        measured.look(share, &self.inflight, now, random)
+    }
+
+    fn limit_for(&self, level: Share) -> u32 {
+        match &self.measured {
+            Some(measured) if self.fixed.is_none() && self.levels && level == Share::ALL => {
+                measured.spared.max(measured.limit)
+            }
+            _ => self.limit(),
+        }
+    }
+
+    /// The present limit.
+    pub fn limit(&self) -> u32 {
+        self.fixed.or(self.measured.as_ref().map(|measured| measured.limit)).unwrap_or(u32::MAX)
+    }
+
+    /// Requests in flight, over all workers.
+    pub fn inflight(&self, share: &dyn SharedState) -> i64 {
+        self.inflight.total(share)
+    }
+
+    /// Mean latency of late.
+    pub fn usual(&self) -> Option<Nanos> {
+        self.measured.as_ref().map(|measured| measured.usual).filter(|usual| *usual > 0)
+    }
+
+    /// Takes back what dead workers held, and counts anew what this one holds if it was taken for dead.
+    /// By how much in-flight changed.
+    pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<i64, ShareError> {
+        self.inflight.heed(share, beat)
+    }
+}

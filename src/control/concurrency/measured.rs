@@ -1,0 +1,351 @@
+//! What is seen of the requests of all workers, and the limit that an algorithm makes of it.
+//!
+//! Samples are summed up in each worker and added to shared numbers every few milliseconds, or every few requests.
+//! When a window is over, whichever worker notices first takes the difference to the window's start, held in a shared
+//! page, through the algorithm, and stores page and limit by compare-and-set. A worker that loses finds the work
+//! done. So a request costs five additions and two reads at most, a worker one page each window.
+
+use crate::control::counted::Counted;
+use crate::control::{Nanos, Random};
+use crate::share::{Cell, Pages, ShareError, SharedState};
+
+use super::Ended;
+use super::limit::{Algorithm, LONGEST, Limit, SAMPLES, WORDS, Window, Words};
+
+/// Samples are added to the shared numbers when so many are there, or the first of them is so old.
+const BATCH: u64 = 16;
+const BATCH_AGE: Nanos = 5_000_000;
+
+/// Words of the page before those of the algorithm.
+const HEAD: usize = 6;
+const PAGE: usize = (HEAD + WORDS) * 8;
+
+/// Numbers that all workers add to.
+#[derive(Debug, Clone, Copy)]
+struct Totals {
+    limit: Cell,
+    samples: Cell,
+    microseconds: Cell,
+    dropped: Cell,
+    full: Cell,
+}
+
+impl Totals {
+    fn read(&self, share: &dyn SharedState) -> [i64; 4] {
+        [self.samples, self.microseconds, self.dropped, self.full].map(|cell| share.read(cell))
+    }
+}
+
+/// The page, read.
+struct Record {
+    start: Nanos,
+    /// Totals at the window's start.
+    samples: i64,
+    microseconds: i64,
+    dropped: i64,
+    full: i64,
+    /// Mean latency of the last window with samples; 0 if there was none.
+    usual: Nanos,
+    words: Words,
+}
+
+/// A limit that is measured.
+#[derive(Debug)]
+pub(super) struct Measured {
+    totals: Totals,
+    page: u32,
+    pages: Pages,
+    algorithm: Algorithm,
+    /// When this worker looks at the page again.
+    look_at: Nanos,
+    /// As of the last look.
+    pub limit: u32,
+    /// The limit for those who are spared when it is lowered for a moment.
+    pub spared: u32,
+    stretches: bool,
+    /// Mean latency of the last window with samples; 0 if there was none.
+    pub usual: Nanos,
+    /// The most this worker has read in flight in this window.
+    pub peak: i64,
+    batch: Batch,
+}
+
+/// Samples not yet added to the shared numbers.
+#[derive(Debug, Default)]
+struct Batch {
+    samples: u64,
+    microseconds: u64,
+    dropped: i64,
+    since: Nanos,
+}
+
+/// Pages for so many limits.
+pub(super) fn pages(share: &dyn SharedState, name: &str, count: u32) -> Result<Pages, ShareError> {
+    share.pages(&format!("{name}.limits"), count, &[0; PAGE])
+}
+
+impl Batch {
+    fn flush(&mut self, share: &dyn SharedState, totals: &Totals) {
+        let batch = std::mem::take(self);
+        if batch.samples > 0 {
+            share.add(totals.samples, i64::try_from(batch.samples).unwrap_or(i64::MAX));
+            share.add(totals.microseconds, i64::try_from(batch.microseconds).unwrap_or(i64::MAX));
+        }
+        if batch.dropped > 0 {
+            share.add(totals.dropped, batch.dropped);
+        }
+    }
+}
+
+impl Measured {
+    /// Hands on what this worker has seen.
+    pub fn flush(&mut self, share: &dyn SharedState) {
+        self.batch.flush(share, &self.totals);
+    }
+
+    /// A request found no place.
+    pub fn refused(&self, share: &dyn SharedState) {
+        share.add(self.totals.full, 1);
+    }
+
+    /// Opens what is seen of the limit of this name, whose state is this page.
+    pub fn open(
+        algorithm: Algorithm,
+        share: &dyn SharedState,
+        name: &str,
+        (pages, page): (Pages, u32),
+    ) -> Result<Self, ShareError> {
+        let cell = |what: &str| share.cell(&format!("{name}.{what}"));
+        let totals = Totals {
+            limit: cell("limit")?,
+            samples: cell("samples")?,
+            microseconds: cell("microseconds")?,
+            dropped: cell("dropped")?,
+            full: cell("full")?,
+        };
+        let mut measured = Self {
+            totals,
+            page,
+            pages,
+            algorithm,
+            look_at: 0,
+            limit: 0,
+            spared: 0,
+            stretches: false,
+            usual: 0,
+            peak: 0,
+            batch: Batch::default(),
+        };
+        measured.begin(share)?;
+        Ok(measured)
+    }
+
+    /// Writes the algorithm's first state if nobody has.
+    fn begin(&mut self, share: &dyn SharedState) -> Result<(), ShareError> {
+        let mut bytes = [0; PAGE];
+        loop {
+            let version = share.load(self.pages, self.page, &mut bytes)?;
+            let mut record = Record::decode(&bytes);
+            let state = self.algorithm.restore(&record.words);
+            if record.words != [0; WORDS] {
+                self.heed(&record, &*state);
+                return Ok(());
+            }
+            record.words = state.words();
+            match share.store(self.pages, self.page, &record.encode(), version) {
+                Ok(()) => {
+                    share.add(self.totals.limit, i64::from(state.limit()));
+                    self.heed(&record, &*state);
+                    return Ok(());
+                }
+                Err(ShareError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn heed(&mut self, record: &Record, state: &dyn Limit) {
+        self.limit = state.limit();
+        self.spared = state.spared();
+        self.stretches = state.stretches();
+        self.usual = record.usual;
+        self.look_at = record.start.saturating_add(state.period());
+    }
+
+    /// A request has ended.
+    pub fn sample(&mut self, share: &dyn SharedState, ended: Ended, took: Nanos, now: Nanos) {
+        let counts = match ended {
+            Ended::Success => true,
+            // What fails faster than work is done says nothing of how long work takes.
+            Ended::Failure => took >= self.usual,
+            Ended::Dropped => {
+                self.batch.dropped = self.batch.dropped.saturating_add(1);
+                took >= self.usual
+            }
+            Ended::Ignored => false,
+        };
+        if !counts && ended != Ended::Dropped {
+            return;
+        }
+        if self.batch.samples == 0 {
+            self.batch.since = now;
+        }
+        if counts {
+            self.batch.samples = self.batch.samples.saturating_add(1);
+            self.batch.microseconds = self.batch.microseconds.saturating_add(took / 1_000);
+        }
+        if self.batch.samples >= BATCH || now.saturating_sub(self.batch.since) >= BATCH_AGE {
+            self.batch.flush(share, &self.totals);
+        }
+    }
+
+    /// Ends the window if it is over, and goes by what the page says then.
+    pub fn look(
+        &mut self,
+        share: &dyn SharedState,
+        inflight: &Counted,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Result<(), ShareError> {
+        if now < self.look_at {
+            return Ok(());
+        }
+        self.flush(share);
+        let mut bytes = [0; PAGE];
+        let version = share.load(self.pages, self.page, &mut bytes)?;
+        let mut record = Record::decode(&bytes);
+        let mut state = self.algorithm.restore(&record.words);
+        let totals = self.totals.read(share);
+        let period = state.period();
+        let lasted = now.saturating_sub(record.start);
+        // A first window, or one that nobody ended for long because nothing came, starts now.
+        if record.start == 0 || lasted > period.saturating_mul(LONGEST).saturating_mul(2) {
+            record.begin(now, totals);
+        } else {
+            let samples = u64::try_from(totals[0].saturating_sub(record.samples)).unwrap_or(0);
+            let over = lasted >= period && (samples >= SAMPLES || lasted >= period.saturating_mul(LONGEST));
+            if !over {
+                self.heed(&record, &*state);
+                // Samples are few: no need to look for them at every request.
+                self.look_at =
+                    now.saturating_add(period / 8).max(self.look_at.min(record.start.saturating_add(period)));
+                return Ok(());
+            }
+            let window = self.window(&record, totals, lasted, inflight.total(share), state.limit());
+            state.update(&window, random);
+            record.begin(now, totals);
+            if window.rtt > 0 {
+                record.usual = window.rtt;
+            }
+            record.words = state.words();
+        }
+        let before = Record::decode(&bytes).words;
+        match share.store(self.pages, self.page, &record.encode(), version) {
+            Ok(()) => {
+                self.publish(share, &before, &*state);
+                self.peak = 0;
+                self.heed(&record, &*state);
+                Ok(())
+            }
+            // Somebody ended the window: the next request looks at what it came to.
+            Err(ShareError::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What was seen since the window began.
+    fn window(&self, record: &Record, totals: [i64; 4], duration: Nanos, inflight: i64, limit: u32) -> Window {
+        let [samples, microseconds, dropped, full] = totals;
+        let since = |now: i64, then: i64| u64::try_from(now.saturating_sub(then)).unwrap_or(0);
+        let samples = since(samples, record.samples);
+        let microseconds = since(microseconds, record.microseconds);
+        let full = full > record.full;
+        let inflight = u32::try_from(inflight).unwrap_or(0);
+        let seen = u32::try_from(self.peak).unwrap_or(0).max(inflight);
+        Window {
+            duration,
+            samples,
+            rtt: microseconds.saturating_mul(1_000).checked_div(samples).unwrap_or(0),
+            peak: if full { seen.max(limit) } else { seen },
+            inflight,
+            dropped: dropped > record.dropped,
+            full,
+        }
+    }
+
+    /// The change of limit, told by the worker that stored it: the sum of all changes is the last limit.
+    fn publish(&self, share: &dyn SharedState, before: &Words, state: &dyn Limit) {
+        let before = self.algorithm.restore(before).limit();
+        let change = i64::from(state.limit()).saturating_sub(i64::from(before));
+        if change != 0 {
+            share.add(self.totals.limit, change);
+        }
+    }
+
+    /// Whether the limit is higher than this worker thought, or was raised now for a request that found so many in
+    /// flight.
+    pub fn raised(&mut self, share: &dyn SharedState, inflight: i64, now: Nanos) -> Result<bool, ShareError> {
+        let limit = u32::try_from(share.read(self.totals.limit)).unwrap_or(0).max(1);
+        let before = std::mem::replace(&mut self.limit, limit);
+        if limit > before {
+            return Ok(true);
+        }
+        if !self.stretches {
+            return Ok(false);
+        }
+        let mut bytes = [0; PAGE];
+        let version = share.load(self.pages, self.page, &mut bytes)?;
+        let mut record = Record::decode(&bytes);
+        let mut state = self.algorithm.restore(&record.words);
+        let before = record.words;
+        let lasted = now.saturating_sub(record.start);
+        let so_far = self.window(&record, self.totals.read(share), lasted, inflight, state.limit());
+        state.stretch(&so_far);
+        record.words = state.words();
+        if record.words == before {
+            self.stretches = false;
+            return Ok(false);
+        }
+        match share.store(self.pages, self.page, &record.encode(), version) {
+            Ok(()) => {
+                self.publish(share, &before, &*state);
+                let raised = state.limit() > limit;
+                if raised {
+                    share.add(self.totals.full, 1);
+                }
+                (self.limit, self.spared, self.stretches) = (state.limit(), state.spared(), state.stretches());
+                Ok(raised)
+            }
+            // Somebody else changed the limit: try with what it is now.
+            Err(ShareError::Conflict) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Record {
+    fn begin(&mut self, now: Nanos, [samples, microseconds, dropped, full]: [i64; 4]) {
+        (self.start, self.samples, self.microseconds, self.dropped, self.full) =
+            (now, samples, microseconds, dropped, full);
+    }
+
+    fn decode(bytes: &[u8; PAGE]) -> Self {
+        let (words, _) = bytes.as_chunks::<8>();
+        let mut words = words.iter().copied().map(u64::from_le_bytes);
+        let mut next = || words.next().unwrap_or(0);
+        let (start, samples, microseconds) = (next(), next().cast_signed(), next().cast_signed());
+        let (dropped, full, usual) = (next().cast_signed(), next().cast_signed(), next());
+        Self { start, samples, microseconds, dropped, full, usual, words: std::array::from_fn(|_| next()) }
+    }
+
+    fn encode(&self) -> [u8; PAGE] {
+        let numbers = [self.samples, self.microseconds, self.dropped, self.full].map(i64::cast_unsigned);
+        let words = [self.start].into_iter().chain(numbers).chain([self.usual]).chain(self.words);
+        let mut bytes = [0; PAGE];
+        let (chunks, _) = bytes.as_chunks_mut::<8>();
+        for (chunk, word) in chunks.iter_mut().zip(words) {
+            *chunk = word.to_le_bytes();
+        }
+        bytes
+    }
+}

@@ -1,0 +1,164 @@
+//! Which workers are alive, so that what a dead one held can be taken back.
+//!
+//! A shared page has a record for each worker that has held anything: a number of its own, and a count that grows
+//! with each of its heartbeats. A worker that sees another's count stand still during [`MISSED`] heartbeats of its
+//! own and for [`SILENCE`] takes it for dead: it clears the record, and having cleared it, it alone takes back what
+//! the dead worker held. Both must hold: when a whole process stands still, all workers' counts do, and none is taken
+//! for dead when it goes on.
+//!
+//! A worker that was only asleep finds its record cleared at its next heartbeat, takes another and counts what it
+//! holds anew.
+
+use crate::control::counted::Beat;
+use crate::control::{Nanos, Random};
+use crate::share::{Pages, ShareError, SharedState};
+
+/// Records in the page; of more workers those beyond are not watched.
+pub(super) const WORKERS: u32 = 64;
+
+/// Heartbeats are so far apart, at least.
+const BEAT: Nanos = 500_000_000;
+/// How many heartbeats of the observer another worker may miss.
+const MISSED: u32 = 6;
+/// How long another worker may be silent.
+const SILENCE: Nanos = 3_000_000_000;
+
+const RECORD: usize = 16;
+const PAGE: usize = RECORD * WORKERS as usize;
+const TRIES: u32 = 64;
+
+/// The place of a worker that found the page full: it holds unwatched.
+pub(super) const UNWATCHED: u32 = WORKERS;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Record {
+    /// 0 is a free record.
+    id: u64,
+    beats: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    record: Record,
+    since: Nanos,
+    missed: u32,
+}
+
+/// All workers' records, as one worker sees them.
+#[derive(Debug)]
+pub(super) struct Workers {
+    pages: Pages,
+    own: Option<(u32, u64)>,
+    beat_at: Nanos,
+    seen: Vec<Option<Seen>>,
+}
+
+impl Workers {
+    /// Opens the records of this name.
+    pub fn open(share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
+        let pages = share.pages(&format!("{name}.workers"), 1, &[0; PAGE])?;
+        Ok(Self { pages, own: None, beat_at: 0, seen: vec![None; WORKERS as usize] })
+    }
+
+    /// This worker's place; taken at first use, since workers that serve no traffic need none.
+    pub fn own(&mut self, share: &dyn SharedState, random: &mut dyn Random) -> Result<u32, ShareError> {
+        match self.own {
+            Some((place, _)) => Ok(place),
+            None => self.take(share, random),
+        }
+    }
+
+    fn take(&mut self, share: &dyn SharedState, random: &mut dyn Random) -> Result<u32, ShareError> {
+        let id = random.next_u64().max(1);
+        let place = self.update(share, |records| {
+            // Among the free records, the one least used: a worker that was asleep may still count under its old one.
+            let free = (0..).zip(records.iter_mut()).filter(|(_, record)| record.id == 0);
+            let (place, record) = free.min_by_key(|(_, record)| record.beats)?;
+            *record = Record { id, beats: record.beats.saturating_add(1) };
+            Some(place)
+        })?;
+        let place = place.unwrap_or(UNWATCHED);
+        self.own = Some((place, id));
+        Ok(place)
+    }
+
+    /// Shows that this worker is alive, and looks at the others. Cheap when called too often.
+    pub fn beat(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<Beat, ShareError> {
+        if now < self.beat_at {
+            return Ok(Beat::default());
+        }
+        self.beat_at = now.saturating_add(BEAT);
+        let own = self.own.filter(|(place, _)| *place != UNWATCHED);
+        let mut seen = self.seen.clone();
+        let (dead, lost) = self.update(share, |records| {
+            seen.clone_from(&self.seen);
+            let mut dead = Vec::new();
+            let mut lost = false;
+            for ((place, record), seen) in (0..).zip(records.iter_mut()).zip(&mut seen) {
+                if let Some((own, id)) = own
+                    && own == place
+                {
+                    lost = record.id != id;
+                    if !lost {
+                        record.beats = record.beats.saturating_add(1);
+                    }
+                    *seen = None;
+                } else if record.id == 0 {
+                    *seen = None;
+                } else if silent(seen, *record, now) {
+                    dead.push(place);
+                    // The count stays: it tells how much a record has been used.
+                    record.id = 0;
+                    *seen = None;
+                }
+            }
+            (dead, lost)
+        })?;
+        self.seen = seen;
+        let rejoined = if lost { Some(self.take(share, random)?) } else { None };
+        Ok(Beat { dead, rejoined })
+    }
+
+    /// Changes the records by compare-and-set.
+    fn update<T>(&self, share: &dyn SharedState, mut change: impl FnMut(&mut [Record]) -> T) -> Result<T, ShareError> {
+        let mut bytes = [0; PAGE];
+        for _ in 0..TRIES {
+            let version = share.load(self.pages, 0, &mut bytes)?;
+            let (words, _) = bytes.as_chunks::<8>();
+            let mut words = words.iter().copied().map(u64::from_le_bytes);
+            let mut records = [Record::default(); WORKERS as usize];
+            for record in &mut records {
+                *record = Record { id: words.next().unwrap_or(0), beats: words.next().unwrap_or(0) };
+            }
+            let before = records;
+            let changed = change(&mut records);
+            if records == before {
+                return Ok(changed);
+            }
+            let (chunks, _) = bytes.as_chunks_mut::<8>();
+            for (chunk, word) in chunks.iter_mut().zip(records.iter().flat_map(|record| [record.id, record.beats])) {
+                *chunk = word.to_le_bytes();
+            }
+            match share.store(self.pages, 0, &bytes, version) {
+                Ok(()) => return Ok(changed),
+                Err(ShareError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ShareError::Conflict)
+    }
+}
+
+/// Notes what is seen of another worker; whether it has been silent for too long.
+fn silent(seen: &mut Option<Seen>, record: Record, now: Nanos) -> bool {
+    match seen {
+        Some(before) if before.record == record => {
+            before.missed = before.missed.saturating_add(1);
+            before.missed >= MISSED && now.saturating_sub(before.since) >= SILENCE
+        }
+        _ => {
+            *seen = Some(Seen { record, since: now, missed: 0 });
+            false
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Concurrency limits through their public interface, over simulated upstreams.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and print their tables"
+)]
+
+mod compare;
+mod limits;
+mod sim;

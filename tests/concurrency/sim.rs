@@ -1,0 +1,359 @@
+//! A proxy with several workers before an upstream with so many slots, as discrete events. Deterministic for a seed.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use tidegate::control::concurrency::{Algorithm, ConcurrencyLimits, Ended, Place, Settings, Share, SlotId};
+use tidegate::control::{Nanos, Random};
+use tidegate::engine::SplitMix64;
+use tidegate::share::Memory;
+
+pub const MS: Nanos = 1_000_000;
+pub const SECOND: Nanos = 1_000 * MS;
+
+/// How service times scatter around their mean.
+#[derive(Debug, Clone, Copy)]
+pub enum Scatter {
+    None,
+    Exponential,
+    /// One in ten takes 5.5 times as long as each of the others.
+    Bimodal,
+}
+
+/// What changes at a time.
+#[derive(Debug, Clone, Copy)]
+pub enum Change {
+    /// Open loop: requests a second, at random.
+    Rate(f64),
+    /// Closed loop: so many clients, each of which asks again when it is answered.
+    Clients(u32),
+    /// So many requests at once, again after so long; 0 is none.
+    Bursts(u32, Nanos),
+    /// Requests the upstream works on at once.
+    Slots(usize),
+    /// Mean service time.
+    Service(Nanos),
+}
+
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    pub algorithm: Algorithm,
+    pub workers: usize,
+    pub seed: u64,
+    pub duration: Nanos,
+    pub scatter: Scatter,
+    /// Share of requests that are critical; the others have `bulk_share` of the limit.
+    pub critical: f64,
+    pub bulk_share: Share,
+    /// Share of requests whose client leaves before they are answered.
+    pub cancelled: f64,
+    /// Share of requests that fail at once.
+    pub failing: f64,
+    pub changes: Vec<(Nanos, Change)>,
+}
+
+impl Scenario {
+    /// 10 slots of 20 ms and two workers.
+    pub fn new(algorithm: Algorithm, seconds: u64, changes: &[(Nanos, Change)]) -> Self {
+        Self {
+            algorithm,
+            workers: 2,
+            seed: 1,
+            duration: seconds * SECOND,
+            scatter: Scatter::None,
+            critical: 0.0,
+            bulk_share: Share::ALL,
+            cancelled: 0.0,
+            failing: 0.0,
+            changes: changes.to_vec(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Rejected,
+    Answered(Nanos),
+    Cancelled,
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    pub at: Nanos,
+    pub critical: bool,
+    pub fate: Option<Fate>,
+}
+
+struct Flying {
+    place: Option<Place>,
+    worker: usize,
+    client: Option<u32>,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Change(usize),
+    Arrive(u32),
+    Ask(u32),
+    Burst(u32),
+    Finish(usize),
+    Leave(usize),
+    Fail(usize),
+    Tick(usize),
+}
+
+pub struct Run {
+    pub requests: Vec<Request>,
+    pub inflight_at_end: i64,
+}
+
+struct Sim {
+    scenario: Scenario,
+    now: Nanos,
+    share: Memory,
+    random: SplitMix64,
+    workers: Vec<ConcurrencyLimits>,
+    events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
+    sequence: u64,
+    requests: Vec<Request>,
+    flying: Vec<Flying>,
+    waiting: VecDeque<usize>,
+    busy: usize,
+    slots: usize,
+    service: Nanos,
+    rate: f64,
+    rates: u32,
+    clients: u32,
+    bursts: (u32, Nanos),
+    burst: u32,
+}
+
+/// Long after the host's clock began, as in life.
+const START: Nanos = 1_000 * SECOND;
+
+pub fn run(scenario: &Scenario) -> Run {
+    let share = Memory::new();
+    let settings =
+        Settings { algorithm: scenario.algorithm, max_keys: 0, measure: false, levels: scenario.critical > 0.0 };
+    let open = |_| ConcurrencyLimits::new(settings, &share, "sim", "inflight").unwrap();
+    let workers = (0..scenario.workers).map(open).collect();
+    let mut sim = Sim {
+        scenario: scenario.clone(),
+        now: START,
+        share: share.clone(),
+        random: SplitMix64::new(scenario.seed),
+        workers,
+        events: BinaryHeap::new(),
+        sequence: 0,
+        requests: Vec::new(),
+        flying: Vec::new(),
+        waiting: VecDeque::new(),
+        busy: 0,
+        slots: 10,
+        service: 20 * MS,
+        rate: 0.0,
+        rates: 0,
+        clients: 0,
+        bursts: (0, SECOND),
+        burst: 0,
+    };
+    for (at, (time, _)) in scenario.changes.iter().enumerate() {
+        sim.at(START + time, Event::Change(at));
+    }
+    for worker in 0..scenario.workers {
+        sim.at(START + worker as u64 * MS, Event::Tick(worker));
+    }
+    sim.run()
+}
+
+impl Sim {
+    fn at(&mut self, time: Nanos, event: Event) {
+        self.sequence += 1;
+        self.events.push(Reverse((time, self.sequence, event)));
+    }
+
+    fn chance(&mut self, share: f64) -> bool {
+        share > 0.0 && self.uniform() < share
+    }
+
+    fn uniform(&mut self) -> f64 {
+        (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn exponential(&mut self, mean: f64) -> Nanos {
+        (-mean * (1.0 - self.uniform()).ln()) as Nanos
+    }
+
+    fn run(mut self) -> Run {
+        let end = START + self.scenario.duration;
+        while let Some(Reverse((time, _, event))) = self.events.pop() {
+            let over = time >= end;
+            self.now = time;
+            match event {
+                Event::Finish(id) => self.finish(id),
+                Event::Leave(id) => self.settle(id, Fate::Cancelled, Ended::Ignored),
+                Event::Fail(id) => self.settle(id, Fate::Failed, Ended::Failure),
+                // The load ends, what is in flight does not.
+                _ if over => {}
+                Event::Change(at) => self.change(at),
+                Event::Arrive(rates) if rates == self.rates && self.rate > 0.0 => {
+                    self.ask(None);
+                    self.next_arrival();
+                }
+                Event::Ask(client) if client < self.clients => self.ask(Some(client)),
+                Event::Burst(burst) if burst == self.burst => {
+                    for _ in 0..self.bursts.0 {
+                        self.ask(None);
+                    }
+                    self.at(self.now + self.bursts.1, Event::Burst(burst));
+                }
+                Event::Tick(worker) => {
+                    self.workers[worker].tick(&self.share, self.now, &mut self.random);
+                    self.at(self.now + 100 * MS, Event::Tick(worker));
+                }
+                Event::Arrive(_) | Event::Ask(_) | Event::Burst(_) => {}
+            }
+        }
+        let inflight_at_end = self.workers[0].inflight(&self.share);
+        Run { requests: self.requests, inflight_at_end }
+    }
+
+    fn change(&mut self, at: usize) {
+        match self.scenario.changes[at].1 {
+            Change::Rate(rate) => {
+                self.rate = rate;
+                self.rates += 1;
+                self.next_arrival();
+            }
+            Change::Clients(clients) => {
+                let before = std::mem::replace(&mut self.clients, clients);
+                for client in before..clients {
+                    self.at(self.now, Event::Ask(client));
+                }
+            }
+            Change::Bursts(size, every) => {
+                self.bursts = (size, every);
+                self.burst += 1;
+                self.at(self.now, Event::Burst(self.burst));
+            }
+            Change::Slots(slots) => {
+                self.slots = slots;
+                self.serve();
+            }
+            Change::Service(service) => self.service = service,
+        }
+    }
+
+    fn next_arrival(&mut self) {
+        if self.rate > 0.0 {
+            let gap = self.exponential(1e9 / self.rate);
+            self.at(self.now + gap, Event::Arrive(self.rates));
+        }
+    }
+
+    fn ask(&mut self, client: Option<u32>) {
+        let critical = self.chance(self.scenario.critical);
+        let worker = self.random.next_u64() as usize % self.workers.len();
+        let level = if critical { Share::ALL } else { self.scenario.bulk_share };
+        let place = self.workers[worker].acquire(&self.share, SlotId::ONLY, level, self.now, &mut self.random);
+        let id = self.requests.len();
+        let admitted = place.is_some();
+        let fate = (!admitted).then_some(Fate::Rejected);
+        self.requests.push(Request { at: self.now - START, critical, fate });
+        self.flying.push(Flying { place, worker, client });
+        if !admitted {
+            if let Some(client) = client {
+                self.at(self.now + 20 * MS, Event::Ask(client));
+            }
+        } else if self.chance(self.scenario.failing) {
+            self.at(self.now + MS / 2, Event::Fail(id));
+        } else {
+            if self.chance(self.scenario.cancelled) {
+                let after = self.exponential(10e6);
+                self.at(self.now + after, Event::Leave(id));
+            }
+            self.waiting.push_back(id);
+            self.serve();
+        }
+    }
+
+    fn serve(&mut self) {
+        while self.busy < self.slots {
+            let Some(id) = self.waiting.pop_front() else { return };
+            if self.requests[id].fate.is_some() {
+                continue;
+            }
+            self.busy += 1;
+            let mean = self.service as f64;
+            let takes = match self.scenario.scatter {
+                Scatter::None => self.service,
+                Scatter::Exponential => self.exponential(mean),
+                Scatter::Bimodal => (if self.chance(0.1) { mean * 3.8 } else { mean * 0.69 }) as Nanos,
+            };
+            self.at(self.now + takes, Event::Finish(id));
+        }
+    }
+
+    fn finish(&mut self, id: usize) {
+        self.busy -= 1;
+        let took = self.now - START - self.requests[id].at;
+        self.settle(id, Fate::Answered(took), Ended::Success);
+        self.serve();
+    }
+
+    fn settle(&mut self, id: usize, fate: Fate, ended: Ended) {
+        let Some(place) = self.flying[id].place.take() else { return };
+        let took = self.now - START - self.requests[id].at;
+        self.requests[id].fate = Some(fate);
+        let worker = self.flying[id].worker;
+        self.workers[worker].release(&self.share, place, ended, took, self.now, &mut self.random);
+        if let Some(client) = self.flying[id].client {
+            self.at(self.now, Event::Ask(client));
+        }
+    }
+}
+
+impl Run {
+    fn between(&self, from: Nanos, to: Nanos) -> impl Iterator<Item = &Request> {
+        self.requests.iter().filter(move |request| (from..to).contains(&request.at))
+    }
+
+    /// Requests a second, of those that came in this time, answered within 250 ms.
+    pub fn goodput(&self, from: Nanos, to: Nanos) -> f64 {
+        let good = self.between(from, to).filter(|request| is_good(request)).count();
+        good as f64 * 1e9 / (to - from) as f64
+    }
+
+    /// Of the critical requests of this time, the share answered within 250 ms.
+    pub fn critical_goodput(&self, from: Nanos, to: Nanos) -> f64 {
+        let critical: Vec<_> = self.between(from, to).filter(|request| request.critical).collect();
+        critical.iter().filter(|request| is_good(request)).count() as f64 / critical.len() as f64
+    }
+
+    /// A quantile of the latency of those answered, in milliseconds.
+    pub fn latency(&self, from: Nanos, to: Nanos, quantile: f64) -> f64 {
+        let answered = |request: &Request| match request.fate {
+            Some(Fate::Answered(took)) => Some(took),
+            _ => None,
+        };
+        let mut all: Vec<_> = self.between(from, to).filter_map(answered).collect();
+        all.sort_unstable();
+        let at = ((all.len() as f64 * quantile) as usize).min(all.len().saturating_sub(1));
+        all.get(at).map_or(0.0, |took| *took as f64 / 1e6)
+    }
+
+    /// Requests rejected in this time.
+    pub fn rejected(&self, from: Nanos, to: Nanos) -> usize {
+        self.between(from, to).filter(|request| request.fate == Some(Fate::Rejected)).count()
+    }
+
+    /// Requests that came in this time.
+    pub fn asked(&self, from: Nanos, to: Nanos) -> usize {
+        self.between(from, to).count()
+    }
+}
+
+fn is_good(request: &Request) -> bool {
+    matches!(request.fate, Some(Fate::Answered(took)) if took <= 250 * MS)
+}

@@ -1,0 +1,133 @@
+//! Concurrency limits that are found, on several simulated workers: that they are, and what they learn from.
+
+use std::collections::VecDeque;
+
+use super::workers::{Admitted, Answer, SECOND, Workers};
+
+const MILLI: u64 = SECOND / 1000;
+const LIMIT: &str = "tidegate_concurrency_limit.policy.p";
+const INFLIGHT: &str = "tidegate_inflight.policy.p";
+
+fn shedding(limit: &str) -> String {
+    format!(r#"{{"policies": [{{"name": "p", "load_shedding": {{"limit": {limit}}}}}]}}"#)
+}
+
+/// An upstream with ten slots of 20 ms and a queue without end.
+#[derive(Default)]
+struct Upstream {
+    queue: VecDeque<(u64, Admitted)>,
+    slots: VecDeque<(u64, u64, Admitted)>,
+}
+
+struct Run {
+    rejected: usize,
+    /// Answered within 250 ms.
+    good: usize,
+}
+
+/// So many requests a second for so many seconds.
+fn run(proxy: &mut Workers, workers: usize, rate: u64, seconds: u64, answer: &Answer) -> Run {
+    let mut upstream = Upstream::default();
+    let (mut result, mut sent, mut milli) = (Run { rejected: 0, good: 0 }, 0, 0);
+    while milli < seconds * 1000 || !upstream.slots.is_empty() {
+        proxy.advance(MILLI);
+        if milli % 500 == 0 {
+            proxy.tick();
+        }
+        while upstream.slots.front().is_some_and(|(until, ..)| *until <= proxy.now) {
+            let (_, since, done) = upstream.slots.pop_front().unwrap();
+            proxy.answer(done, answer);
+            result.good += usize::from(proxy.now - since <= 250 * MILLI);
+        }
+        while milli < seconds * 1000 && sent * 1000 <= rate * milli {
+            sent += 1;
+            match proxy.ask(sent as usize % workers, &[]) {
+                Ok(admitted) => upstream.queue.push_back((proxy.now, admitted)),
+                Err(_) => result.rejected += 1,
+            }
+        }
+        while upstream.slots.len() < 10
+            && let Some((since, next)) = upstream.queue.pop_front()
+        {
+            upstream.slots.push_back((proxy.now + 20 * MILLI, since, next));
+        }
+        milli += 1;
+    }
+    result
+}
+
+fn good() -> Answer {
+    Answer::status("200")
+}
+
+#[test]
+fn each_algorithm_keeps_an_overloaded_upstream_answering_in_time() {
+    for limit in ["{}", r#"{"algorithm": "gradient2"}"#, r#"{"algorithm": "vegas"}"#, r#"{"algorithm": "aimd"}"#] {
+        for workers in [1, 2, 4] {
+            let mut proxy = Workers::new(workers, &shedding(limit));
+            assert_eq!(proxy.stat(LIMIT), 20);
+            let Run { good, rejected } = run(&mut proxy, workers, 1200, 8, &good());
+            assert!(good >= 3600, "{limit}, {workers} workers: {good} of 4000 in time, {rejected} rejected");
+            assert_eq!(proxy.stat(INFLIGHT), 0);
+        }
+    }
+    // The control: nothing bounds what is in flight.
+    let mut proxy = Workers::new(2, r#"{"policies": [{"name": "p"}]}"#);
+    let collapsed = run(&mut proxy, 2, 1200, 8, &good()).good;
+    assert!(collapsed < 1200, "{collapsed} in time");
+}
+
+#[test]
+fn the_default_limit_rejects_nothing_that_can_be_carried() {
+    let mut proxy = Workers::new(2, &shedding("{}"));
+    assert_eq!(run(&mut proxy, 2, 250, 10, &good()).rejected, 0);
+    assert_eq!(run(&mut proxy, 2, 450, 10, &good()).rejected, 0);
+}
+
+#[test]
+fn the_limit_told_is_the_one_found_within_its_bounds() {
+    let mut proxy = Workers::new(2, &shedding(r#"{"algorithm": "adaptive", "initial": 5, "min": 4, "max": 8}"#));
+    assert_eq!(proxy.stat(LIMIT), 5);
+    run(&mut proxy, 2, 1200, 3, &good());
+    proxy.tick();
+    let told = proxy.stat(LIMIT);
+    assert!((4..=8).contains(&told) && told != 5, "{told}");
+}
+
+#[test]
+fn an_upstream_that_asks_for_less_gets_less() {
+    let limit = r#"{"algorithm": "aimd", "initial": 100, "max": 100}"#;
+    let after = |answer: &Answer| {
+        let mut proxy = Workers::new(2, &shedding(limit));
+        run(&mut proxy, 2, 400, 6, answer);
+        proxy.tick();
+        proxy.stat(LIMIT)
+    };
+    for status in ["429", "503"] {
+        assert!(after(&Answer::status(status)) < 90, "{status}");
+    }
+    // The controls: answers, failures of another kind, and the proxy's own.
+    for answer in [good(), Answer::status("500"), Answer::status("503").local()] {
+        assert_eq!(after(&answer), 100);
+    }
+}
+
+#[test]
+fn what_a_limit_found_outlives_a_configuration_that_does_not_change_it() {
+    let mut proxy = Workers::new(2, &shedding(r#"{"max": 40}"#));
+    run(&mut proxy, 2, 1200, 4, &good());
+    proxy.tick();
+    let found = proxy.stat(LIMIT);
+    assert_ne!(found, 20);
+    let held = proxy.ask(0, &[]).expect("a place");
+    let same = shedding(r#"{"max": 40}"#).replace(r#""name": "p","#, r#""name": "p", "headers": {"reason": false},"#);
+    proxy.reconfigure(&same);
+    assert_eq!(proxy.stat(LIMIT), found);
+    for _ in 0..20 {
+        proxy.advance(SECOND / 2);
+        proxy.tick();
+    }
+    assert_eq!(proxy.stat(INFLIGHT), 1, "nobody takes its worker for dead");
+    proxy.answer(held, &good());
+    assert_eq!(proxy.stat(INFLIGHT), 0);
+}
