@@ -227,7 +227,7 @@ impl Engine {
                 let max_wait = rate.max_wait(policy.shadow, env);
                 let share = share_of(&rate.settings, env);
                 let answer = rate.limiter.check(share, charge.key, charge.quota, charge.cost, env.now);
-                let budget = answer.as_ref().map_or_else(|refused| &refused.budget, |budget| budget);
+                let budget = answer.as_ref().unwrap_or_else(|refused| &refused.budget);
                 charge.left = Some(Left::of(charge.quota, budget));
                 if let Err(refused) = answer
                     && refused.wait.is_none_or(|wait| wait > max_wait)
