@@ -1,17 +1,17 @@
 //! Tidegate's own algorithm: as many as the upstream works on at once, three times.
 //!
 //! By Little's law an upstream that answers `x` requests a second, each of which takes `base` when it need not wait,
-//! works on `x * base` of them at once: the knee. More than that in flight wait. The limit under overload is [`GAIN`]
+//! works on `x * base` of them at once: the knee. More than that in flight wait. The limit under overload is `GAIN`
 //! knees: what is in flight keeps the upstream busy, and waits two times as long as it is worked on.
 //!
 //! - **Growth.** A request that finds no place raises the limit by half, there and then, unless a queue has been
-//!   standing or more than a knee above [`GAIN`] are in flight. A queue *stands* in a window answered in twice `base`
+//!   standing or more than a knee above `GAIN` are in flight. A queue *stands* in a window answered in twice `base`
 //!   or more at whose end two knees or more are in flight. A burst that drains, and a load that the upstream can
 //!   carry, so find room from the first request on.
-//! - **Overload** is when a queue stands and requests have found no place for [`LASTS`] windows, or do so after it
-//!   has stood for [`STOOD`]. The limit then goes to [`GAIN`] knees, by three tenths a window at most, about as fast
+//! - **Overload** is when a queue stands and requests have found no place for `LASTS` windows, or do so after it
+//!   has stood for `STOOD`. The limit then goes to `GAIN` knees, by three tenths a window at most, about as fast
 //!   as the upstream drains, and grows by a quarter a window while the queue is gone but requests find no place. It
-//!   is over after [`AFTER`] windows in which all found one.
+//!   is over after `AFTER` windows in which all found one.
 //! - **Load alone** never lowers it, however slow answers are: while all requests find a place the limit stays, or
 //!   sinks slowly towards twice what was in flight at most, but not below its start.
 //! - **`base`** follows the mean latency of windows in which all found a place and no queue stood. Under overload it

@@ -1,8 +1,8 @@
 //! Which workers are alive, so that what a dead one held can be taken back.
 //!
 //! A shared page has a record for each worker that has held anything: a number of its own, and a count that grows
-//! with each of its heartbeats. A worker that sees another's count stand still during [`MISSED`] heartbeats of its
-//! own and for [`SILENCE`] takes it for dead: it clears the record, and having cleared it, it alone takes back what
+//! with each of its heartbeats. A worker that sees another's count stand still during `MISSED` heartbeats of its
+//! own and for `SILENCE` takes it for dead: it clears the record, and having cleared it, it alone takes back what
 //! the dead worker held. Both must hold: when a whole process stands still, all workers' counts do, and none is taken
 //! for dead when it goes on.
 //!
