@@ -38,16 +38,43 @@ fn a_concurrency_limit_returns_no_bytes_beyond_the_headers() {
 }
 
 #[test]
-fn a_circuit_breaker_reads_the_cluster_the_status_and_how_the_stream_ended() {
-    let calls = calls(&json!([{"name": "all", "circuit_breaker": {}}]));
-    assert_eq!(calls.bytes, 4);
-    assert!(calls.plain <= 8, "{calls:?}");
+fn a_request_that_finds_no_place_takes_no_token_not_even_for_a_moment() {
+    // It did, and gave it back: for that moment other workers had one less, and of many such some were lost.
+    let limit = json!({"limit": {"algorithm": "fixed", "limit": 1}});
+    let mut worker = Worker::new(&json!([{"name": "all", "rate_limits": [keyed()], "load_shedding": limit}]));
+    let _in_flight = worker.begin(&request(1));
+    let before = worker.stores();
+    for _ in 0..3 {
+        worker.now += 1;
+        let (admitted, calls) = worker.serve(&request(1));
+        assert_eq!((admitted, calls.bytes), (false, 2), "the headers and the page are read");
+    }
+    assert_eq!(worker.stores(), before);
+    // The control: one that finds a place is charged.
+    let mut worker = Worker::new(&json!([{"name": "all", "rate_limits": [keyed()]}]));
+    let before = worker.stores();
+    assert!(worker.serve(&request(1)).0);
+    assert_eq!(worker.stores(), before + 1);
+}
+
+#[test]
+fn a_circuit_breaker_reads_the_cluster_the_answers_headers_and_how_its_body_ended() {
+    let calls = |body| {
+        let mut worker = Worker::new(&json!([{"name": "all", "circuit_breaker": {}}]));
+        worker.body = body;
+        worker.serve(&request(1));
+        worker.serve(&request(1)).1
+    };
+    assert_eq!(calls(true).bytes, 4);
+    assert_eq!(calls(false).bytes, 3);
+    assert!(calls(true).plain <= 7, "{:?}", calls(true));
 }
 
 #[test]
 fn all_three_controls_read_no_more_than_each_alone_whatever_other_policies_there_are() {
+    // Bytes: both header maps, the cluster, the limit's page, how the body ended. The others are numbers.
     let alone = calls(&json!([all_three()]));
-    assert_eq!(alone.bytes, 5);
+    assert_eq!(alone, Calls { bytes: 5, plain: 15 });
     let beside = calls(&[others(199), vec![all_three()]].concat().into());
     assert_eq!(alone, beside);
 }

@@ -2,12 +2,49 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-use tidegate::control::queue::{Order, Pushed, Queue, Settings, Waiting, in_time};
+use tidegate::control::queue::{Order, Places, Pushed, Queue, Settings, Stake, Waiting, answered_in};
 use tidegate::control::{Beat, Nanos};
 use tidegate::share::Memory;
 
 const MS: Nanos = 1_000_000;
 const START: Nanos = 1_000_000 * MS;
+
+/// Places for all, for a worker that holds this; or none.
+struct Free(Option<Stake>);
+
+/// A worker that holds nothing has less than its share.
+fn free() -> Free {
+    Free(Some(Stake { held: 0, inflight: 0 }))
+}
+
+impl Places for Free {
+    type Place = ();
+
+    fn free(&mut self, _: usize) -> Option<Stake> {
+        self.0
+    }
+
+    fn enter(&mut self, _: usize) -> Option<()> {
+        Some(())
+    }
+}
+
+/// A place seems free and is taken by another each time. Who asked.
+#[derive(Default)]
+struct TooLate(Vec<usize>);
+
+impl Places for TooLate {
+    type Place = ();
+
+    fn free(&mut self, _: usize) -> Option<Stake> {
+        Some(Stake { held: 0, inflight: 0 })
+    }
+
+    fn enter(&mut self, level: usize) -> Option<()> {
+        self.0.push(level);
+        None
+    }
+}
 
 struct Bench {
     share: Memory,
@@ -32,11 +69,11 @@ impl Bench {
 
     fn push_until(&mut self, id: u32, level: usize, deadline: Nanos) -> Pushed {
         let request = Waiting { id, level, since: self.now, deadline };
-        self.queue.push(&self.share, 0, request).unwrap()
+        self.queue.push(&self.share, 0, request, self.now).unwrap()
     }
 
     fn pop(&mut self) -> Option<u32> {
-        self.queue.pop(&self.share, self.now, |_| true).map(|waiting| waiting.id)
+        self.queue.pop(&self.share, self.now, &mut free()).map(|(waiting, ())| waiting.id)
     }
 
     fn expire(&mut self) -> Vec<u32> {
@@ -83,12 +120,9 @@ fn who_finds_no_place_keeps_its_turn() {
     let mut bench = Bench::new(settings(Order::Fifo));
     bench.push(1, 1);
     bench.push(2, 2);
-    let mut asked = Vec::new();
-    let refused = bench.queue.pop(&bench.share, bench.now, |level| {
-        asked.push(level);
-        false
-    });
-    assert_eq!((refused, asked), (None, vec![1]), "a less important one is not asked in its stead");
+    let mut places = TooLate::default();
+    assert_eq!(bench.queue.pop(&bench.share, bench.now, &mut places), None);
+    assert_eq!(places.0, [1], "a less important one is not asked in its stead");
     assert_eq!(bench.pop(), Some(1));
 }
 
@@ -115,7 +149,7 @@ fn the_length_is_bounded_over_all_workers() {
     }
     let mut push = |id| {
         let request = Waiting { id, level: 0, since: bench.now, deadline: Nanos::MAX };
-        other.push(&bench.share, 1, request).unwrap()
+        other.push(&bench.share, 1, request, bench.now).unwrap()
     };
     assert_eq!(push(3), Pushed::Queued);
     assert_eq!(push(4), Pushed::Full);
@@ -228,20 +262,86 @@ fn what_a_dead_worker_had_waiting_counts_no_more() {
 }
 
 #[test]
-fn requests_ahead_are_those_that_would_be_served_before() {
+fn requests_ahead_are_those_that_are_to_be_served_before_wherever_they_wait() {
     for (order, expected) in [(Order::Fifo, [1, 3, 3]), (Order::Lifo, [0, 1, 3])] {
         let mut bench = Bench::new(settings(order));
-        for (id, level) in [(1, 0), (2, 1), (3, 1)] {
+        let mut other = Queue::new(settings(order), &bench.share, "queue", "length").unwrap();
+        for (id, level) in [(1, 0), (2, 1)] {
             bench.push(id, level);
         }
-        assert_eq!([0, 1, 2].map(|level| bench.queue.ahead(level, bench.now)), expected, "{order:?}");
+        let request = Waiting { id: 3, level: 1, since: bench.now, deadline: Nanos::MAX };
+        other.push(&bench.share, 1, request, bench.now).unwrap();
+        assert_eq!([0, 1, 2].map(|level| bench.queue.ahead(&bench.share, level, bench.now)), expected, "{order:?}");
     }
+    let mut bench = Bench::new(Settings { levels: 1, ..settings(Order::Fifo) });
+    bench.push(1, 0);
+    assert_eq!(bench.queue.ahead(&bench.share, 0, bench.now), 1);
+    let mut bench = Bench::new(Settings { levels: 1, ..settings(Order::Lifo) });
+    bench.push(1, 0);
+    assert_eq!(bench.queue.ahead(&bench.share, 0, bench.now), 0);
+}
+
+/// Two workers' parts of one queue.
+fn two(settings: Settings) -> (Memory, [Queue; 2]) {
+    let share = Memory::new();
+    let queues = [(); 2].map(|()| Queue::new(settings, &share, "queue", "length").unwrap());
+    (share, queues)
+}
+
+fn wait_at(queues: &mut [Queue; 2], share: &Memory, worker: u32, id: u32, level: usize) {
+    let request = Waiting { id, level, since: START, deadline: Nanos::MAX };
+    assert_eq!(queues[worker as usize].push(share, worker, request, START).unwrap(), Pushed::Queued);
 }
 
 #[test]
-fn what_cannot_be_answered_in_time_is_known_on_arrival() {
-    assert!(in_time(50 * MS, 3, Some(10 * MS), Some(20 * MS)));
-    assert!(!in_time(50 * MS - 1, 3, Some(10 * MS), Some(20 * MS)));
-    assert!(in_time(0, 3, None, None), "what is not known takes no time");
-    assert!(!in_time(Nanos::MAX - 1, usize::MAX, Some(Nanos::MAX), Some(1)), "and what is endless does not wrap");
+fn a_place_is_left_for_a_more_important_request_that_waits_elsewhere_but_not_for_long() {
+    let (share, mut queues) = two(settings(Order::Fifo));
+    wait_at(&mut queues, &share, 0, 1, 1);
+    wait_at(&mut queues, &share, 1, 2, 0);
+    let pop = |queue: &mut Queue, now| queue.pop(&share, now, &mut free()).map(|(it, ())| it.id);
+    assert_eq!(pop(&mut queues[0], START), None);
+    assert_eq!(pop(&mut queues[0], START + 19 * MS), None);
+    assert_eq!(pop(&mut queues[0], START + 20 * MS), Some(1), "the other has lost its turn");
+    wait_at(&mut queues, &share, 0, 3, 1);
+    assert_eq!(pop(&mut queues[0], START + 20 * MS), None, "the next place is another");
+    assert_eq!(pop(&mut queues[1], START + 20 * MS), Some(2));
+    assert_eq!(pop(&mut queues[0], START + 20 * MS), Some(3));
+}
+
+#[test]
+fn a_worker_that_holds_its_share_leaves_places_to_the_others_that_wait() {
+    let (share, mut queues) = two(Settings { max_length: 20, ..settings(Order::Fifo) });
+    for id in 0..4 {
+        wait_at(&mut queues, &share, 0, id, 0);
+        wait_at(&mut queues, &share, 1, 10 + id, 0);
+    }
+    let mut pop =
+        |held, now| queues[0].pop(&share, now, &mut Free(Some(Stake { held, inflight: 9 }))).map(|(it, ())| it.id);
+    assert_eq!(pop(6, START), None, "5 of 9 are its share and one more");
+    assert_eq!(pop(6, START + 4 * MS), Some(0), "who does not take it");
+    assert_eq!(pop(4, START + 4 * MS), Some(1), "as many as it may hold");
+    // Nobody else waits: all places are its own.
+    for _ in 0..4 {
+        queues[1].pop(&share, START, &mut free()).unwrap();
+    }
+    assert!(queues[0].pop(&share, START, &mut Free(Some(Stake { held: 9, inflight: 9 }))).is_some());
+}
+
+#[test]
+fn who_finds_no_place_free_has_not_yielded() {
+    let (share, mut queues) = two(settings(Order::Fifo));
+    wait_at(&mut queues, &share, 0, 1, 1);
+    wait_at(&mut queues, &share, 1, 2, 0);
+    for ms in 0..100 {
+        assert!(queues[0].pop(&share, START + ms * MS, &mut Free(None)).is_none());
+    }
+    assert!(queues[0].pop(&share, START + 100 * MS, &mut free()).is_none(), "its turn begins now");
+}
+
+#[test]
+fn the_time_to_an_answer_is_the_wait_and_the_work() {
+    assert_eq!(answered_in(3, Some(10 * MS), Some(20 * MS)), 50 * MS);
+    assert_eq!(answered_in(-1, Some(10 * MS), Some(20 * MS)), 20 * MS, "a count that others are changing");
+    assert_eq!(answered_in(5, None, None), 0, "what is not known takes no time");
+    assert_eq!(answered_in(i64::MAX, Some(Nanos::MAX), Some(1)), Nanos::MAX, "and what is endless does not wrap");
 }

@@ -12,7 +12,6 @@ mod node;
 mod protobuf;
 mod read;
 mod suggest;
-mod unsupported;
 
 pub use error::{Error, Errors, MAX_ERRORS};
 pub use model::*;
@@ -23,18 +22,5 @@ pub use read::{Schema, schemas};
 /// # Errors
 /// Everything that is wrong with it, in the order of the document.
 pub fn read(bytes: &[u8]) -> Result<Config, Errors> {
-    read_without(bytes, unsupported::UNSUPPORTED)
-}
-
-/// Like [`read`], but accepts everything the reference documents, also what this build cannot carry out yet.
-///
-/// # Errors
-/// As [`read`], except for "not supported yet".
-#[doc(hidden)]
-pub fn read_as_documented(bytes: &[u8]) -> Result<Config, Errors> {
-    read_without(bytes, &[])
-}
-
-fn read_without(bytes: &[u8], unsupported: &'static [unsupported::Entry]) -> Result<Config, Errors> {
-    read::config(&document::parse(bytes)?, unsupported)
+    read::config(&document::parse(bytes)?)
 }

@@ -4,16 +4,19 @@
 //! number of its breaker, or of its limit. Places are taken by compare-and-set and never given back, so a worker reads
 //! each entry once, into a map of its own: a known key costs no host call, and when all places are taken an unknown one
 //! costs none either.
+//!
+//! Where pages are used again, each says in which epoch it was written: those of an earlier one list nobody.
 
 use std::collections::HashMap;
 
-use crate::share::{Pages, ShareError, SharedState};
+use crate::share::{Pages, ShareError, SharedState, Version};
 
 /// How often a change is tried that loses against other workers.
 const MAX_TRIES: u32 = 64;
 
 const ENTRIES: usize = 64;
-const PAGE: usize = ENTRIES * 8;
+const HEADER: usize = 8;
+const PAGE: usize = HEADER + ENTRIES * 8;
 
 /// The keys of a policy's control.
 #[derive(Debug)]
@@ -23,13 +26,26 @@ pub(super) struct Directory {
     known: HashMap<u64, u32>,
     /// How many places have been read, all of them taken.
     read: u32,
+    epoch: u64,
+}
+
+/// A page, and where its first free entry is.
+struct Loaded {
+    bytes: [u8; PAGE],
+    version: Version,
+    free: Option<usize>,
 }
 
 impl Directory {
-    /// Opens the directory of this name.
-    pub fn open(share: &dyn SharedState, name: &str, max_keys: u32) -> Result<Self, ShareError> {
+    /// Opens the directory of this name; 0 is the epoch where its pages are nobody else's.
+    pub fn open(share: &dyn SharedState, name: &str, max_keys: u32, epoch: u64) -> Result<Self, ShareError> {
         let pages = share.pages(&format!("{name}.keys"), max_keys.div_ceil(ENTRIES as u32), &[0; PAGE])?;
-        Ok(Self { pages, max_keys, known: HashMap::new(), read: 0 })
+        Ok(Self { pages, max_keys, known: HashMap::new(), read: 0, epoch })
+    }
+
+    /// Begins anew, in another epoch: no key has a place.
+    pub fn move_to(&mut self, epoch: u64) {
+        *self = Self { epoch, known: HashMap::new(), read: 0, ..*self };
     }
 
     /// The place of a key; the shared one, numbered `max_keys`, when all places are taken.
@@ -51,26 +67,57 @@ impl Directory {
 
     /// How many places are taken, over all workers.
     pub fn taken(&mut self, share: &dyn SharedState) -> Result<u32, ShareError> {
-        let mut bytes = [0; PAGE];
-        let mut before = None;
-        while self.read < self.max_keys && before != Some(self.read) {
-            before = Some(self.read);
-            let page = self.read / ENTRIES as u32;
-            share.load(self.pages, page, &mut bytes)?;
-            self.learn(page, &bytes);
-        }
+        self.read_on(share, |_| false)?;
         Ok(self.read)
+    }
+
+    /// The place of a key, if it has one already; never the shared one.
+    pub fn find(&mut self, share: &dyn SharedState, key_hash: u64) -> Result<Option<u32>, ShareError> {
+        let key_hash = key_hash.max(1);
+        self.read_on(share, |known| known.contains_key(&key_hash))?;
+        Ok(self.known.get(&key_hash).copied())
+    }
+
+    /// Reads page after page until it is enough, or there are no more entries.
+    fn read_on(
+        &mut self,
+        share: &dyn SharedState,
+        enough: impl Fn(&HashMap<u64, u32>) -> bool,
+    ) -> Result<(), ShareError> {
+        let mut before = None;
+        while self.read < self.max_keys && before != Some(self.read) && !enough(&self.known) {
+            before = Some(self.read);
+            self.load(share)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the page of the first unread place.
+    fn load(&mut self, share: &dyn SharedState) -> Result<Loaded, ShareError> {
+        let page = self.read / ENTRIES as u32;
+        let mut bytes = [0; PAGE];
+        let version = share.load(self.pages, page, &mut bytes)?;
+        let written = bytes.first_chunk().map_or(0, |epoch| u64::from_le_bytes(*epoch));
+        if written > self.epoch {
+            return Err(ShareError::Unavailable);
+        }
+        if written < self.epoch {
+            bytes = [0; PAGE];
+            if let Some(epoch) = bytes.first_chunk_mut() {
+                *epoch = self.epoch.to_le_bytes();
+            }
+        }
+        let free = self.learn(page, &bytes);
+        Ok(Loaded { bytes, version, free })
     }
 
     /// Reads on in the page of the first unread place, and appends the key if that page ends the list without it.
     fn read_or_append(&mut self, share: &dyn SharedState, key_hash: u64) -> Result<(), ShareError> {
         let page = self.read / ENTRIES as u32;
-        let mut bytes = [0; PAGE];
-        let version = share.load(self.pages, page, &mut bytes)?;
-        let free = self.learn(page, &bytes);
+        let Loaded { mut bytes, version, free } = self.load(share)?;
         if let Some(free) = free
             && !self.known.contains_key(&key_hash)
-            && let Some(entry) = bytes.as_chunks_mut::<8>().0.get_mut(free)
+            && let Some(entry) = entries_mut(&mut bytes).get_mut(free)
         {
             *entry = key_hash.to_le_bytes();
             match share.store(self.pages, page, &bytes, version) {
@@ -85,7 +132,7 @@ impl Directory {
     /// Takes the page's entries into the map; where its first free one is.
     fn learn(&mut self, page: u32, bytes: &[u8; PAGE]) -> Option<usize> {
         let start = page.saturating_mul(ENTRIES as u32);
-        let (entries, _) = bytes.as_chunks::<8>();
+        let entries = bytes.split_at(HEADER).1.as_chunks::<8>().0;
         for ((at, entry), place) in entries.iter().enumerate().zip(start..self.max_keys) {
             let hash = u64::from_le_bytes(*entry);
             if hash == 0 {
@@ -96,4 +143,8 @@ impl Directory {
         }
         None
     }
+}
+
+fn entries_mut(bytes: &mut [u8; PAGE]) -> &mut [[u8; 8]] {
+    bytes.split_at_mut(HEADER).1.as_chunks_mut::<8>().0
 }

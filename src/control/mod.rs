@@ -8,6 +8,8 @@ mod directory;
 pub mod queue;
 pub mod rate_limit;
 pub mod throttle;
+pub mod waiting;
+mod workers;
 
 pub use counted::Beat;
 

@@ -96,18 +96,22 @@ impl Throttle {
 
     /// Whether a request may pass. One that may is told of at its end by [`settle`](Self::settle), or forgotten.
     pub fn admits(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> bool {
-        if now >= self.stale_at {
-            self.stale_at = now.saturating_add(FRESH);
-            match self.judge(share, now) {
-                Ok(rejection) => self.rejection = rejection,
-                Err(_) => {
-                    self.rejection = 0.0;
-                    self.errors = self.errors.saturating_add(1);
-                }
-            }
-        }
+        self.tick(share, now);
         // Nothing is drawn while all is well.
         self.rejection <= 0.0 || uniform(random) >= self.rejection
+    }
+
+    /// Works out anew what is rejected, unless that is fresh. A worker that has no traffic would otherwise go on telling
+    /// what was.
+    pub fn tick(&mut self, share: &dyn SharedState, now: Nanos) {
+        if now < self.stale_at {
+            return;
+        }
+        self.stale_at = now.saturating_add(FRESH);
+        self.rejection = self.judge(share, now).unwrap_or_else(|_| {
+            self.errors = self.errors.saturating_add(1);
+            0.0
+        });
     }
 
     /// A request that was let pass has ended. Those that tell nothing of the upstream are not told of.
@@ -121,6 +125,12 @@ impl Throttle {
     /// With which probability requests are rejected, as last worked out.
     pub fn rejection(&self) -> f64 {
         self.rejection
+    }
+
+    /// The same in percent, rounded.
+    pub fn rejection_percent(&self) -> u64 {
+        // From 0 to 100 by its making; a cast would saturate.
+        (self.rejection * 100.0).round() as u64
     }
 
     /// How often shared state failed since the last time this was asked; requests passed meanwhile.

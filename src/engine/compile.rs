@@ -14,14 +14,15 @@ use siphasher::sip::SipHasher13;
 
 use crate::config::{self, BasisPoints, Config, Mode, Scope};
 use crate::control::Nanos;
-use crate::control::circuit_breaker::{self, CircuitBreakers, State};
+use crate::control::circuit_breaker::{self, CircuitBreakers};
 use crate::control::rate_limit::{self, RateLimiter};
 use crate::matching::{Index, KeyExtractor};
 use crate::share::{ShareError, SharedState};
 
-use super::settle::key_label;
 use super::shedding::Concurrency;
 use super::stats::{self, MetricId};
+use super::throttling::Throttling;
+use super::waits::Waits;
 use super::{Engine, Env, Workspace};
 
 /// A policy made ready.
@@ -34,6 +35,9 @@ pub(super) struct Policy {
     pub breaker: Option<Breaker>,
     pub rates: Vec<Rate>,
     pub concurrency: Option<Concurrency>,
+    pub throttling: Option<Throttling>,
+    /// Where it may hold requests.
+    pub waits: Option<Waits>,
     pub responses: config::Responses,
     pub headers: config::ResponseHeaders,
     /// The counter of `admitted`, or in shadow mode `shadow_admitted`.
@@ -63,12 +67,13 @@ pub(super) fn nanos(duration: Duration) -> Nanos {
 }
 
 impl Engine {
-    /// Makes a configuration ready. State is taken over from `previous` where settings are the same. `scope` tells
-    /// instances of the plugin in one proxy apart; those of the same scope share what is named the same.
+    /// Makes a configuration ready. State is taken over from `previous`, the engines that still serve requests, the newest
+    /// first, where settings are the same. `scope` tells instances of the plugin in one proxy apart; those of the same
+    /// scope share what is named the same.
     ///
     /// # Errors
     /// A sentence, when the host refuses what a control needs or a pattern cannot be compiled.
-    pub fn new(config: &Config, previous: Option<&Self>, scope: &str, env: &mut Env<'_>) -> Result<Self, String> {
+    pub fn new(config: &Config, previous: &[&Self], scope: &str, env: &mut Env<'_>) -> Result<Self, String> {
         let active: Vec<_> =
             config.policies.iter().filter(|policy| config.mode.max(policy.mode) != Mode::Off).collect();
         let matches: Vec<_> = active.iter().map(|policy| policy.matches.clone()).collect();
@@ -78,32 +83,13 @@ impl Engine {
             .map(|policy| compile(policy, config.mode.max(policy.mode), previous, scope, env))
             .collect::<Result<_, _>>()?;
         let engine = Self { policies, index, work: Workspace::default() };
-        if let Some(previous) = previous {
-            engine.clear_gauges(previous, env);
+        if let Some(before) = previous.first() {
+            engine.succeed(before, env);
         }
         Ok(engine)
     }
 
-    /// Breakers of the engine before that are gone or begin anew are not open any more, and nobody else would say so.
-    fn clear_gauges(&self, previous: &Self, env: &mut Env<'_>) {
-        for before in &previous.policies {
-            let Some(old) = &before.breaker else { continue };
-            let now = self.policy(&before.name).and_then(|policy| policy.breaker.as_ref());
-            if now.is_some_and(|now| Rc::ptr_eq(&now.breakers, &old.breakers)) {
-                continue;
-            }
-            let Ok(mut breakers) = old.breakers.try_borrow_mut() else { continue };
-            for slot in breakers.slots() {
-                if let Some(key) = breakers.label(slot).map(|label| key_label(label).to_owned())
-                    && breakers.state(env.share, slot) != State::Closed
-                {
-                    env.stats.record(env.metrics, stats::BREAKER_STATE, &[&before.name, &key], 0);
-                }
-            }
-        }
-    }
-
-    fn policy(&self, name: &str) -> Option<&Policy> {
+    pub(super) fn policy(&self, name: &str) -> Option<&Policy> {
         self.policies.iter().find(|policy| policy.name == name)
     }
 }
@@ -111,11 +97,13 @@ impl Engine {
 fn compile(
     policy: &config::Policy,
     mode: Mode,
-    previous: Option<&Engine>,
+    previous: &[&Engine],
     scope: &str,
     env: &mut Env<'_>,
 ) -> Result<Policy, String> {
-    let before = previous.and_then(|engine| engine.policy(&policy.name));
+    let mut all_before = previous.iter().filter_map(|engine| engine.policy(&policy.name));
+    let mut breakers_before = all_before.clone().filter_map(|before| before.breaker.as_ref());
+    let before = all_before.next();
     let shadow = mode == Mode::Shadow;
     let name = policy.name.as_str();
     let failed = |control: &str, error: ShareError| {
@@ -125,11 +113,12 @@ fn compile(
         None => None,
         Some(settings) => Some(Breaker {
             key: KeyExtractor::new(&settings.key),
-            breakers: match before.and_then(|before| before.breaker.as_ref()) {
-                Some(kept) if kept.settings == *settings => Rc::clone(&kept.breakers),
-                _ => {
-                    let place = format!("{scope}/{name}/circuit_breaker/{:016x}", digest(settings));
-                    let opened = CircuitBreakers::new(breaker_settings(settings), env.share, &place);
+            breakers: match breakers_before.find(|kept| kept.settings == *settings) {
+                Some(kept) => Rc::clone(&kept.breakers),
+                None => {
+                    let place = format!("{scope}/{name}/circuit_breaker");
+                    let (own, owner) = (breaker_settings(settings), digest(settings));
+                    let opened = CircuitBreakers::reusing(own, env.share, &place, owner, env.now);
                     Rc::new(RefCell::new(opened.map_err(|error| failed("circuit breaker", error))?))
                 }
             },
@@ -153,11 +142,10 @@ fn compile(
     }
     let concurrency = match &policy.load_shedding {
         None => None,
-        Some(settings) => {
-            let opened = Concurrency::new(settings, name, scope, before, env);
-            Some(opened.map_err(|error| failed("concurrency limit", error))?)
-        }
+        Some(settings) => Some(Concurrency::new(settings, name, scope, before, env)?),
     };
+    let throttle = policy.load_shedding.as_ref().and_then(|shedding| shedding.throttle.as_ref());
+    let throttling = throttle.map(|throttle| Throttling::new(throttle, name, scope, env)).transpose()?;
     let admitted = if shadow { "shadow_admitted" } else { "admitted" };
     Ok(Policy {
         name: policy.name.clone(),
@@ -170,6 +158,8 @@ fn compile(
         headers: policy.headers,
         admitted: env.stats.id(env.metrics, stats::REQUESTS, &[name, admitted]),
         concurrency,
+        throttling,
+        waits: Waits::new(policy, scope, before, env)?,
     })
 }
 

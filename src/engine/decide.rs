@@ -11,8 +11,9 @@ use crate::matching::{KeyBuf, Request};
 use super::compile::Policy;
 use super::permit::{Held, Permit, Waiting, What};
 use super::rates::Left;
-use super::rejection::{Invalid, Reason, Rejection};
+use super::rejection::{Reason, Rejection};
 use super::response::{LocalReply, local_reply, reason_line};
+use super::shedding::Answer;
 use super::stats;
 use super::{Engine, Env};
 
@@ -31,6 +32,8 @@ pub enum Decision {
         /// When.
         until: Nanos,
     },
+    /// It waits in a queue: to be asked about again, with [`Engine::resume`], when [`Engine::wake`] says that it is its turn.
+    Queued,
     /// It is answered here.
     Rejected {
         /// What the client gets.
@@ -63,7 +66,12 @@ pub(super) type Refused = (Rejection, Option<Left>);
 impl Engine {
     /// Decides about a request. One that is admitted or has to wait holds `permit` until [`end`](Self::end).
     pub fn decide(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
-        permit.begin(env.now, request);
+        if self.concerns(request) { self.decide_found(request, permit, env) } else { Decision::Unmatched }
+    }
+
+    /// Whether any policy speaks to a request: the first half of [`decide`](Self::decide), for which neither time nor
+    /// anything shared is needed.
+    pub fn concerns(&mut self, request: &Request<'_>) -> bool {
         let mut found = std::mem::take(&mut self.work.found);
         self.index.find(request, &mut found);
         self.work.applied.clear();
@@ -74,70 +82,92 @@ impl Engine {
                 .map(|policy| Applied { policy, refused: None }),
         );
         self.work.found = found;
-        if self.work.applied.is_empty() {
-            return Decision::Unmatched;
-        }
+        !self.work.applied.is_empty()
+    }
+
+    /// The second half, for the request that [`concerns`](Self::concerns) was asked about last, if it said yes.
+    pub fn decide_found(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
+        permit.begin(env.now, request);
         let refused = self
             .check_requests(request, permit, env)
             .or_else(|| self.pass_breakers(request, permit, env))
-            .or_else(|| self.charge_rates(request, permit, env));
+            .or_else(|| self.ask_rates(request, permit, env));
+        // A place is taken before rates are charged, so that a request that finds none never takes what another could
+        // have had, not even for a moment. One that is to be held takes its place when it goes on.
+        let enters_first = !self.work.may_hold;
+        let refused = refused
+            .or_else(|| if enters_first { self.go_in(request, permit, env) } else { None })
+            .or_else(|| self.charge_rates(permit, env));
         if refused.is_none()
             && let Some((policy, until)) = permit.holds_until(env.now)
         {
-            self.hold(policy, permit, env);
+            self.hold(policy, None, permit, env);
             return Decision::Wait { until };
         }
-        let refused = refused.or_else(|| self.enter(permit, env));
-        self.conclude(refused, request, env)
+        let refused = refused.or_else(|| if enters_first { None } else { self.go_in(request, permit, env) });
+        self.conclude(refused, permit, env)
     }
 
-    /// Decides about a request that was held, once its time has come: what its rate limits left to decide.
+    /// Decides about a request that was held, once its time or its turn has come: what is left to decide.
     pub fn resume(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
-        let Some(waiting) = permit.waiting.take() else { return Decision::Unmatched };
+        let Some(waiting) = self.take_up(permit, env) else { return Decision::Unmatched };
+        let refused = self
+            .turn_away(&waiting, permit, env)
+            .or_else(|| self.pass_breakers(request, permit, env))
+            .or_else(|| self.go_in(request, permit, env));
+        self.conclude(refused, permit, env)
+    }
+
+    /// The same where the host does not give the request again, which is our failure and not the client's. Whoever waited
+    /// for too long is turned away all the same; for the rest it goes on with what it holds, which it has used then: its
+    /// charges stand, and so does a place that was granted. What cannot be asked without the request lets it through. A
+    /// request that was never decided about is none of ours.
+    pub fn resume_unread(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
+        let Some(waiting) = self.take_up(permit, env) else { return Decision::Unmatched };
+        let refused = self.turn_away(&waiting, permit, env);
+        self.conclude(refused, permit, env)
+    }
+
+    /// A request waits no longer.
+    fn take_up(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Waiting> {
+        let waiting = permit.waiting.take()?;
         self.count_released(&waiting, env);
         permit.go_on(env.now.saturating_sub(waiting.since), env.now);
-        self.work.applied = waiting.applied;
-        let refused = self.pass_breakers(request, permit, env).or_else(|| self.enter(permit, env));
-        self.conclude(refused, request, env)
+        self.work.applied.clone_from(&waiting.applied);
+        self.work.line = None;
+        self.quit(&waiting, permit.stream, env);
+        Some(waiting)
     }
 
-    /// The request has to wait, on behalf of this policy: it keeps its charges and nothing else.
-    fn hold(&mut self, policy: usize, permit: &mut Permit, env: &mut Env<'_>) {
-        self.give_back(permit, |held| !matches!(held.what, What::Charge { .. }), env);
-        permit.waiting = Some(Waiting { since: env.now, policy, applied: self.work.applied.clone() });
-        if let Some(policy) = self.policies.get(policy) {
-            env.stats.add(env.metrics, stats::QUEUE_LENGTH, &[&policy.name], 1);
-        }
-    }
-
-    pub(super) fn count_released(&self, waiting: &Waiting, env: &mut Env<'_>) {
-        if let Some(policy) = self.policies.get(waiting.policy) {
-            env.stats.add(env.metrics, stats::QUEUE_LENGTH, &[&policy.name], -1);
-            let waited = env.now.saturating_sub(waiting.since) / 1_000_000;
-            env.stats.record(env.metrics, stats::QUEUE_WAIT, &[], waited);
-        }
-    }
-
-    fn conclude(&mut self, refused: Option<Refused>, request: &Request<'_>, env: &mut Env<'_>) -> Decision {
+    fn conclude(&mut self, refused: Option<Refused>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
+        let refused = match self.work.line.take() {
+            // A policy that has dropped out since keeps nobody waiting.
+            Some((at, line)) if refused.is_none() && self.live(at).is_some() => {
+                let full = self.line_up(at, line, permit, env);
+                if full.is_none() {
+                    return Decision::Queued;
+                }
+                full
+            }
+            _ => refused,
+        };
         match refused {
-            Some((rejection, left)) => self.rejected(&rejection, left, request.is_grpc(), env),
+            Some((rejection, left)) => self.rejected(&rejection, left, permit.grpc, env),
             None => self.admitted(env),
         }
     }
 
-    fn rejected(&mut self, rejection: &Rejection, left: Option<Left>, grpc: bool, env: &mut Env<'_>) -> Decision {
+    pub(super) fn rejected(
+        &mut self,
+        rejection: &Rejection,
+        left: Option<Left>,
+        grpc: bool,
+        env: &mut Env<'_>,
+    ) -> Decision {
         let Some(policy) = self.policies.get(rejection.policy) else { return Decision::Unmatched };
         env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, rejection.reason.label()], 1);
         let rate = rejection.limit.and_then(|limit| policy.rates.get(limit));
-        // All of the policy's limits where they were asked, else the one that was charged and refused.
-        let mut views: Vec<_> = Vec::new();
-        if rate.is_some() {
-            let asked = self.work.asked(rejection.policy);
-            views.extend(asked.filter_map(|(limit, left)| Some(policy.rates.get(limit)?.view(left))));
-        }
-        if views.is_empty() {
-            views.extend(rate.zip(left).map(|(rate, left)| rate.view(left)));
-        }
+        let views = left.map(|left| self.views(rejection, left)).unwrap_or_default();
         let reply = local_reply(policy, rejection, &views, grpc);
         let line = reason_line(policy, rejection, rate.map(|rate| rate.name.as_str()));
         Decision::Rejected { reply, line }
@@ -165,34 +195,6 @@ impl Engine {
             }
         }
         Decision::Admitted { shadow }
-    }
-
-    fn check_requests(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
-        for at in 0..self.work.applied.len() {
-            let Some(limits) = self.live(at).and_then(|policy| policy.request_limits.as_ref()) else { continue };
-            let over = |bound: Option<u32>, value: usize| {
-                bound.is_some_and(|bound| value > usize::try_from(bound).unwrap_or(usize::MAX))
-            };
-            let (mut count, mut bytes) = (0usize, 0usize);
-            if limits.max_headers.is_some() || limits.max_header_bytes.is_some() {
-                for (name, value) in request.headers().iter().filter(|(name, _)| !name.starts_with(b":")) {
-                    count = count.saturating_add(1);
-                    bytes = bytes.saturating_add(name.len()).saturating_add(value.len());
-                }
-            }
-            let invalid = if over(limits.max_path_bytes, request.raw_path().len()) {
-                Invalid::Path
-            } else if over(limits.max_headers, count) || over(limits.max_header_bytes, bytes) {
-                Invalid::Headers
-            } else {
-                continue;
-            };
-            let refusal = Refusal { reason: Reason::Invalid(invalid), limit: None, wait: None, left: None };
-            if let Some(refused) = self.refuse(at, refusal, permit, env) {
-                return Some(refused);
-            }
-        }
-        None
     }
 
     fn pass_breakers(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
@@ -226,17 +228,38 @@ impl Engine {
         None
     }
 
-    fn enter(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+    /// What is left to pass once nothing is in the way but load.
+    fn go_in(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+        self.pass_throttles(permit, env).or_else(|| self.enter(request, permit, env))
+    }
+
+    fn enter(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+        self.work.line = None;
         for at in 0..self.work.applied.len() {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(concurrency) = &policy.concurrency else { continue };
-            if let Some(place) = concurrency.enter(env) {
-                permit
-                    .held
-                    .push(Held { policy: applied.policy, what: What::Place { place, learns: concurrency.learns() } });
+            if permit.has_place(applied.policy) {
                 continue;
             }
-            let refusal = Refusal { reason: Reason::Overloaded, limit: None, wait: None, left: None };
+            // In shadow nobody waits: who finds no place counts as refused.
+            let may_wait = env.may_wait && !policy.shadow;
+            let refusal = match concurrency.ask(request, permit.arrived, &mut self.work.key, may_wait, env) {
+                Answer::Enters(what) => {
+                    permit.held.push(Held { policy: applied.policy, what });
+                    continue;
+                }
+                // It waits in one queue at a time. The other policies are asked all the same: one may refuse it.
+                Answer::MayWait(..) if self.work.line.is_some() => continue,
+                Answer::MayWait(line, refusal) => {
+                    if self.enforced(at, env) {
+                        self.work.line = Some((at, line));
+                    } else {
+                        self.drop_policy(at, refusal, permit, env);
+                    }
+                    continue;
+                }
+                Answer::Refused(refusal) => refusal,
+            };
             if let Some(refused) = self.refuse(at, refusal, permit, env) {
                 return Some(refused);
             }
@@ -270,6 +293,7 @@ impl Engine {
         let Some(applied) = self.work.applied.get_mut(at) else { return };
         applied.refused = Some(refusal);
         let policy = applied.policy;
+        permit.body.forget_policy(policy);
         self.give_back(permit, |held| held.policy == policy, env);
     }
 
@@ -282,13 +306,14 @@ impl Engine {
         env: &mut Env<'_>,
     ) -> Option<Refused> {
         let policy = self.work.applied.get(at)?.policy;
+        permit.body.forget();
         self.give_back(permit, |_| true, env);
         let Refusal { reason, limit, wait, left } = refusal;
         Some((Rejection { policy, reason, limit, wait }, left))
     }
 
     /// The policy at this place of those that apply, unless it has refused already.
-    fn live(&self, at: usize) -> Option<&Policy> {
+    pub(super) fn live(&self, at: usize) -> Option<&Policy> {
         let applied = self.work.applied.get(at).filter(|applied| applied.refused.is_none())?;
         self.policies.get(applied.policy)
     }

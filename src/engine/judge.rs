@@ -1,12 +1,14 @@
 //! What breakers and limits learn of a response: from its headers, its trailers and its end.
 //!
-//! An outcome is settled at the stream's end, since only then is it known whether the answer was whole, with two
-//! exceptions. A tunnel (101, or 2xx to `CONNECT`) is answered with its headers: how long it lives and what ends it say
-//! nothing about the request. And a probe with good headers whose body goes on past the probes' timeout has been
+//! An outcome is settled at the stream's end, since only then is it known whether the answer was whole, with
+//! three exceptions. A tunnel (101, or 2xx to `CONNECT`) is answered with its headers: how long it lives and what ends it say
+//! nothing about the request. A place that is released with the headers tells its limit what they tell. And a probe with good headers whose body goes on past the probes' timeout has been
 //! answered: it must keep a half-open breaker neither waiting nor from closing.
 
+use crate::config::Release;
 use crate::control::Nanos;
 use crate::control::circuit_breaker::{Outcome, Permit as Granted};
+use crate::matching::HeaderMap;
 
 use super::compile::Policy;
 use super::outcome::{Ending, Verdict, classify};
@@ -23,23 +25,34 @@ const EXPIRED: [&[u8]; 2] = [b"max_duration_timeout", b"stream_idle_timeout"];
 
 impl Engine {
     /// The response headers are there. `ends` is true when nothing follows them.
-    pub(super) fn judge_headers(&self, stream: &dyn Stream, ends: bool, permit: &mut Permit, env: &mut Env<'_>) {
+    pub(super) fn judge_headers(
+        &self,
+        stream: &dyn Stream,
+        headers: &HeaderMap<'_>,
+        ends: bool,
+        permit: &mut Permit,
+        env: &mut Env<'_>,
+    ) {
         let took = env.now.saturating_sub(permit.started);
-        let status = stream.response_header(":status").and_then(parse_number);
+        let found = Found::among(headers);
+        let status = found.status.and_then(parse_number);
         let answer = &mut permit.answer;
         answer.took = Some(took);
         answer.status = status;
+        answer.from_upstream = found.from_upstream.then_some(true);
+        answer.whole = ends;
         if permit.grpc && ends {
-            answer.grpc_status = stream.response_header("grpc-status").map(grpc_status);
+            answer.grpc_status = found.grpc_status.map(grpc_status);
         }
         let Some(status) = status else { return };
         if status >= 400 || answer.grpc_status.is_some_and(|code| code != 0) {
-            answer.rejected_downstream = stream.response_header("x-tidegate-reason").is_some();
-            let wish = stream.response_header("retry-after");
-            answer.retry_after = wish.and_then(|value| retry_after(value, || stream.response_header("date")));
-            answer.from_upstream = is_via_upstream(stream.details());
+            answer.rejected_downstream = headers.get(b"x-tidegate-reason").is_some();
+            let wish = headers.get(b"retry-after");
+            answer.retry_after = wish.and_then(|value| retry_after(value, || headers.get(b"date")));
+            let from_upstream = answer.from_upstream.unwrap_or_else(|| is_via_upstream(stream.details()));
+            answer.from_upstream = Some(from_upstream);
             // A status that is no failure, a 404 say, is an answer like any other, however long its body takes.
-            if !ends && answer.from_upstream && !answer.rejected_downstream && answer.grpc_status.is_none() {
+            if !ends && from_upstream && !answer.rejected_downstream && answer.grpc_status.is_none() {
                 self.hear(status, took, permit, env);
             }
         } else if status == 101 || (permit.connect && (200..300).contains(&status)) {
@@ -71,10 +84,27 @@ impl Engine {
         }
     }
 
+    /// Gives back the places that are held until the response headers. What a limit learns ends with them.
+    pub(super) fn release_with_headers(&self, stream: &dyn Stream, ends: bool, permit: &mut Permit, env: &mut Env<'_>) {
+        let released = |held: &Held| matches!(held.what, What::Place { release: Release::Headers, .. });
+        if !permit.held.iter().any(released) {
+            return;
+        }
+        let ending = permit.judges_upstream().then(|| permit.so_far(stream, ends));
+        let took = env.now.saturating_sub(permit.started);
+        for Held { policy, what } in permit.held.extract_if(.., |held| released(held)) {
+            let concurrency = self.policies.get(policy).and_then(|policy| policy.concurrency.as_ref());
+            if let (What::Place { place, learns, .. }, Some(concurrency)) = (what, concurrency) {
+                concurrency.leave(place, ending.as_ref().filter(|_| learns), took, env);
+            }
+        }
+    }
+
     /// The response trailers are there.
     pub fn response_trailers(&self, stream: &dyn Stream, permit: &mut Permit) {
         if permit.grpc && permit.judges_upstream() {
             permit.answer.grpc_status = stream.response_trailer("grpc-status").map(grpc_status);
+            permit.answer.whole = true;
         }
     }
 }
@@ -113,7 +143,13 @@ pub(super) fn settle_breaker(
 impl Permit {
     /// How the stream ended.
     pub(super) fn ending(&self, stream: &dyn Stream) -> Ending {
-        let Answer { status, grpc_status, rejected_downstream, tunnel, .. } = self.answer;
+        let Answer { status, grpc_status, rejected_downstream, tunnel, from_upstream, whole, .. } = self.answer;
+        if whole && from_upstream == Some(true) {
+            // Nothing can have come between: nobody needs to be asked.
+            let ending =
+                Ending { status, grpc_status, from_upstream: true, rejected_downstream, tunnel, ..Ending::default() };
+            return if self.grpc { ending.of_grpc() } else { ending };
+        }
         let details = stream.details();
         let whole = is_via_upstream(details);
         let ending = Ending {
@@ -128,8 +164,52 @@ impl Permit {
         };
         let ending = if self.grpc { ending.of_grpc() } else { ending };
         // A client that left has the last word in the details; who wrote bad headers was asked when they came.
-        let from_upstream = whole || (ending.client_left() && self.answer.from_upstream);
+        let from_upstream = whole || (ending.client_left() && from_upstream == Some(true));
         Ending { from_upstream, ..ending }
+    }
+}
+
+impl Permit {
+    /// How the stream ends if nothing goes wrong after these headers.
+    fn so_far(&mut self, stream: &dyn Stream, ends: bool) -> Ending {
+        const OK: u8 = 0;
+        let known = self.answer;
+        if self.grpc && !ends && known.status == Some(200) {
+            self.answer.grpc_status = Some(OK);
+        }
+        self.answer.whole = true;
+        let ending = self.ending(stream);
+        self.answer = known;
+        ending
+    }
+}
+
+/// What is looked for in every response's headers.
+#[derive(Default)]
+struct Found<'h> {
+    status: Option<&'h [u8]>,
+    grpc_status: Option<&'h [u8]>,
+    /// The headers say that the upstream wrote them, now. Where they do not, the host has to be asked.
+    from_upstream: bool,
+}
+
+impl<'h> Found<'h> {
+    fn among(headers: &HeaderMap<'h>) -> Self {
+        let mut found = Self::default();
+        let mut from_cache = false;
+        for (name, value) in headers.iter() {
+            match name {
+                b":status" => found.status = Some(value),
+                b"grpc-status" => found.grpc_status = found.grpc_status.or(Some(value)),
+                // Envoy's router notes it on what comes from an upstream, unless it is told not to, and on nothing else.
+                b"x-envoy-upstream-service-time" => found.from_upstream = true,
+                // A cache keeps that note too.
+                b"age" => from_cache = true,
+                _ => {}
+            }
+        }
+        found.from_upstream &= !from_cache;
+        found
     }
 }
 

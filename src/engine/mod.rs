@@ -3,10 +3,12 @@
 //! # Deciding
 //!
 //! All policies that match a request apply to it, in the order of the configuration. The decision goes over all of them
-//! at once, cheapest and least committal first: request limits, circuit breakers, rate limits, concurrency. The first
+//! at once, cheapest and least committal first: request limits, circuit breakers, rate limits, throttles, concurrency. The first
 //! control to refuse rejects the request, except that among rate limits, which are all asked before any is charged, the
-//! one with the longest wait speaks. Whatever a rejected request had taken so far, a probe of a half-open breaker or a
-//! charge that a race refused elsewhere, is given back as though it had never been taken.
+//! one with the longest wait speaks. They are charged last, when there is a place: while requests are rejected for
+//! concurrency by the thousand, none of them takes a token that another worker could be asked for. Whatever a rejected
+//! request had taken so far, a probe of a half-open breaker, or a place where another worker took the tokens since they
+//! were asked for, is given back as though it had never been taken.
 //!
 //! A policy in shadow mode, and one whose `enforce_percent` spares the request, decides like any other, but its refusal
 //! is only counted: the policy drops out, what was taken for it is given back, and the others go on. So its own state
@@ -27,12 +29,16 @@
 //! its response headers, since only then is it known whether the answer was whole and who wrote it; tunnels, which may
 //! last for days, are the exception.
 
+mod bounds;
 mod compile;
+mod deadline;
 mod decide;
+mod gauges;
 mod headers;
 mod judge;
 mod outcome;
 mod permit;
+mod queues;
 mod random;
 mod rates;
 mod rejection;
@@ -41,7 +47,11 @@ mod retry_after;
 mod settle;
 mod shedding;
 pub mod stats;
+mod throttling;
+mod updates;
+mod waits;
 
+use crate::config::Scope;
 use crate::control::{Nanos, Random};
 use crate::matching::{Index, KeyBuf};
 use crate::share::SharedState;
@@ -52,10 +62,12 @@ use self::stats::{Metrics, Registry};
 pub use self::decide::Decision;
 pub use self::outcome::{Ending, Verdict, classify};
 pub use self::permit::Permit;
+pub use self::queues::Woken;
 pub use self::random::SplitMix64;
 pub use self::rejection::{Invalid, Reason, Rejection};
 pub use self::response::LocalReply;
 pub use self::settle::Stream;
+pub use self::updates::Updates;
 
 /// What a decision may ask of the world.
 pub struct Env<'e> {
@@ -91,6 +103,10 @@ struct Workspace {
     found: Vec<u32>,
     applied: Vec<decide::Applied>,
     charges: Vec<rates::Charge>,
+    /// A limit that paces will let the request through later, and may have it held until then.
+    may_hold: bool,
+    /// The first policy, by its position among those that apply, in whose queue the request is to wait.
+    line: Option<(usize, queues::Line)>,
     key: KeyBuf,
     header: String,
 }
@@ -99,5 +115,20 @@ impl Engine {
     /// Whether a request's headers need to be read at all.
     pub fn needs_headers(&self) -> bool {
         !self.policies.is_empty()
+    }
+
+    /// How many bytes the rate limits keep at most: shared by all workers, and kept by each. The host's own overhead is
+    /// not counted.
+    pub fn rate_limit_bytes(&self) -> (u64, u64) {
+        let (mut shared, mut own) = (0u64, 0u64);
+        for rate in self.policies.iter().flat_map(|policy| &policy.rates) {
+            let bytes = match rate.settings.scope {
+                Scope::Proxy => &mut shared,
+                Scope::Worker => &mut own,
+            };
+            // The host has just made room for all of it: a sum past u64::MAX is none.
+            *bytes = bytes.saturating_add(rate.limiter.shared_bytes());
+        }
+        (shared, own)
     }
 }

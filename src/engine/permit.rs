@@ -1,11 +1,14 @@
 //! What an admitted request holds until it is settled.
 
+use crate::config::Release;
 use crate::control::Nanos;
 use crate::control::circuit_breaker::Permit as BreakerPermit;
 use crate::control::concurrency::Place;
 use crate::control::rate_limit::Charged;
 
+use super::bounds::Body;
 use super::decide::Applied;
+use super::shedding::Seat;
 
 /// One thing held, and for which policy.
 #[derive(Debug)]
@@ -29,7 +32,10 @@ pub(super) enum What {
     Place {
         place: Place,
         learns: bool,
+        release: Release,
     },
+    /// A throttle is to be told how the request ends.
+    Outcome,
 }
 
 /// What a request holds. Kept with its stream and used again for the next, so that its memory is allocated once.
@@ -43,8 +49,16 @@ pub struct Permit {
     /// A `CONNECT` request: what follows good headers is a tunnel.
     pub(super) connect: bool,
     pub(super) answer: Answer,
+    /// The host's number of the stream.
+    pub(super) stream: u32,
+    /// When it came.
+    pub(super) arrived: Nanos,
+    /// When it first had to wait in a queue.
+    pub(super) queued_since: Option<Nanos>,
     /// Set while the request is held.
     pub(super) waiting: Option<Waiting>,
+    /// Its body, if that is counted.
+    pub(super) body: Body,
 }
 
 /// What a request that is held will need when it goes on.
@@ -54,6 +68,23 @@ pub(super) struct Waiting {
     /// The policy on whose behalf it waits.
     pub policy: usize,
     pub applied: Vec<Applied>,
+    /// Its place in the policy's queues; `None` if it waits until its rate limits let it through.
+    pub seat: Option<Seat>,
+    /// Its turn has come.
+    pub turn: Option<Come>,
+    /// It is among those counted as waiting.
+    pub counted: bool,
+}
+
+/// How a turn in a queue has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Come {
+    /// With a place, which it holds.
+    HasPlace,
+    /// Too late.
+    Late,
+    /// For another.
+    Displaced,
 }
 
 /// What is known of the response so far.
@@ -66,16 +97,23 @@ pub(super) struct Answer {
     /// The response's `Retry-After`.
     pub retry_after: Option<Nanos>,
     pub rejected_downstream: bool,
-    /// The upstream wrote these headers. Asked of bad ones only.
-    pub from_upstream: bool,
+    /// Whether the upstream wrote these headers, where it is known.
+    pub from_upstream: Option<bool>,
+    /// All of the response has come.
+    pub whole: bool,
     /// The response stands for a tunnel.
     pub tunnel: bool,
 }
 
 impl Permit {
-    /// Whether anything is held.
+    /// Whether nothing is held, nobody waits, and nothing is counted.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.held.is_empty() && self.waiting.is_none() && !self.body.is_counted()
+    }
+
+    /// Whether a place of this policy's limits is held.
+    pub(super) fn has_place(&self, policy: usize) -> bool {
+        self.held.iter().any(|held| held.policy == policy && matches!(held.what, What::Place { .. }))
     }
 
     /// The policy that lets the request through last, and when, if that is later than now.
@@ -101,6 +139,8 @@ impl Permit {
 
     /// Whether the response's status will matter when this is settled.
     pub fn judges_upstream(&self) -> bool {
-        self.held.iter().any(|held| matches!(held.what, What::Breaker(_) | What::Place { learns: true, .. }))
+        self.held
+            .iter()
+            .any(|held| matches!(held.what, What::Breaker(_) | What::Outcome | What::Place { learns: true, .. }))
     }
 }

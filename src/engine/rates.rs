@@ -1,17 +1,16 @@
 //! The rate limits of a decision: which apply, what each is asked for, and all of them or none charged.
 
-use crate::config::{Cost, OnMissingKey, Override};
+use crate::config::{Cost, OnMissingKey, Override, ResponseHeaders};
 use crate::control::Nanos;
-use crate::control::rate_limit::{self, Budget, KeyHash};
-use crate::matching::{KeyBuf, Request};
+use crate::control::rate_limit::{self, Budget, KeyHash, NotMade};
+use crate::matching::{HeaderMap, KeyBuf, Request};
 
 use super::compile::{Rate, nanos, share_of};
 use super::decide::{Refusal, Refused, hash, live_mut};
 use super::headers::RateView;
 use super::permit::{Held, Permit, What};
-use super::rejection::Reason;
-use super::settle::Stream;
-use super::{Engine, Env, Workspace, stats};
+use super::rejection::{Reason, Rejection};
+use super::{Engine, Env, stats};
 
 /// The most that one response can be charged: as much as the largest burst.
 const MOST_CHARGED_LATE: u64 = 1_000_000_000;
@@ -87,6 +86,15 @@ impl Rate {
         self.settings.pace.filter(|_| may_wait).map_or(0, nanos)
     }
 
+    /// Counts a refund or a late charge that was not made.
+    pub fn count_not_made(&self, cause: NotMade, policy: &str, env: &Env<'_>) {
+        match cause {
+            NotMade::Unavailable => env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1),
+            NotMade::Contended => self.note(policy, false, true, env),
+            NotMade::NoSlot => env.stats.add(env.metrics, stats::RATE_LIMIT_UNCHARGED, &[policy, &self.name], 1),
+        }
+    }
+
     /// Counts what is out of the ordinary about a decision.
     fn note(&self, policy: &str, overflow: bool, contended: bool, env: &Env<'_>) {
         let counts = [(overflow, stats::RATE_LIMIT_OVERFLOW), (contended, stats::RATE_LIMIT_CONTENDED)];
@@ -98,7 +106,7 @@ impl Rate {
 
 /// A header's value as a whole number: digits, with spaces around them at most. What passes a `u64` counts as its largest,
 /// so that no number is too large to be charged.
-fn whole_number(value: &[u8]) -> Option<u64> {
+pub(super) fn whole_number(value: &[u8]) -> Option<u64> {
     let digits = value.trim_ascii();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -112,23 +120,33 @@ fn applies(one: &Override, key: &KeyBuf) -> bool {
 }
 
 impl Engine {
-    /// Charges every rate limit of the policies that apply, or none.
-    pub(super) fn charge_rates(
+    /// Asks every rate limit of the policies that apply, so that a refusal by one, or by a concurrency limit after them,
+    /// leaves the others untouched. A limit that nothing else stands beside is left to its charge.
+    pub(super) fn ask_rates(
         &mut self,
         request: &Request<'_>,
         permit: &mut Permit,
         env: &mut Env<'_>,
     ) -> Option<Refused> {
+        self.work.may_hold = false;
         if let Some(refused) = self.collect(request, permit, env) {
             return Some(refused);
         }
-        // A single limit is charged straight away; several are all asked first, so that a refusal by one leaves the
-        // others untouched.
-        if self.work.charges.len() > 1
-            && let Some(refused) = self.ask(permit, env)
-        {
-            return Some(refused);
-        }
+        let alone = match self.work.charges.len() {
+            0 => true,
+            1 => !self.any_concurrency(),
+            _ => false,
+        };
+        if alone { None } else { self.ask(permit, env) }
+    }
+
+    fn any_concurrency(&self) -> bool {
+        let mut policies = self.work.applied.iter().filter_map(|applied| self.policies.get(applied.policy));
+        policies.any(|policy| policy.concurrency.is_some())
+    }
+
+    /// Charges every rate limit that was found to apply, or none.
+    pub(super) fn charge_rates(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         for next in 0..self.work.charges.len() {
             let Some(charge) = self.work.charges.get(next).copied() else { break };
             let live = live_mut(&mut self.policies, &self.work.applied, charge.applied);
@@ -158,6 +176,22 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// What a client that a limit rejected is told: of all limits that were asked, of the policies that still apply and are
+    /// no shadows, or else of that one alone. It speaks of what it has `left` since it was asked.
+    pub(super) fn views(&self, rejection: &Rejection, left: Left) -> Vec<(ResponseHeaders, RateView<'_>)> {
+        let rejecting = |policy: usize, limit: usize| (policy, Some(limit)) == (rejection.policy, rejection.limit);
+        let view = |policy: usize, limit: usize, left: Left| {
+            let policy = self.policies.get(policy).filter(|policy| !policy.shadow)?;
+            Some((policy.headers, policy.rates.get(limit)?.view(left)))
+        };
+        let asked = self.work.charges.iter().filter_map(|charge| {
+            let applied = self.work.applied.get(charge.applied).filter(|applied| applied.refused.is_none())?;
+            let left = if rejecting(applied.policy, charge.limit) { left } else { charge.left? };
+            view(applied.policy, charge.limit, left)
+        });
+        asked.collect()
     }
 
     /// Finds which limits are to be charged, for which key and how much.
@@ -200,22 +234,31 @@ impl Engine {
         None
     }
 
-    /// Charges what only the response tells. `charge_response` is the only reason to read its headers here.
-    pub(super) fn charge_responses(&mut self, stream: &dyn Stream, permit: &mut Permit, env: &mut Env<'_>) {
+    /// Whether the response's headers have to be read for what they tell to charge.
+    pub(super) fn charges_responses(&self, permit: &Permit) -> bool {
+        permit.held.iter().any(|held| {
+            let What::Charge { limit, .. } = held.what else { return false };
+            let rate = self.policies.get(held.policy).and_then(|policy| policy.rates.get(limit));
+            rate.is_some_and(|rate| rate.settings.charge_response.is_some())
+        })
+    }
+
+    /// Charges what only the response tells.
+    pub(super) fn charge_responses(&mut self, headers: &HeaderMap<'_>, permit: &mut Permit, env: &mut Env<'_>) {
         for held in &mut permit.held {
             let What::Charge { limit, charged, .. } = &mut held.what else { continue };
-            let policy = self.policies.get_mut(held.policy);
-            let Some(rate) = policy.and_then(|policy| policy.rates.get_mut(*limit)) else { continue };
+            let Some(policy) = self.policies.get_mut(held.policy) else { continue };
+            let Some(rate) = policy.rates.get_mut(*limit) else { continue };
             let Some(name) = &rate.settings.charge_response else { continue };
-            let Some(told) = stream.response_header(name).and_then(whole_number) else { continue };
+            let Some(told) = headers.get(name.as_bytes()).and_then(whole_number) else { continue };
             let share = share_of(&rate.settings, env);
-            if !rate.limiter.charge_late(share, charged, told.min(MOST_CHARGED_LATE), env.now) {
-                env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
+            if let Err(cause) = rate.limiter.charge_late(share, charged, told.min(MOST_CHARGED_LATE), env.now) {
+                rate.count_not_made(cause, &policy.name, env);
             }
         }
     }
 
-    /// Asks every limit without charging it. Of several refusals the one with the longest wait speaks.
+    /// Of several refusals the one with the longest wait speaks.
     fn ask(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         let mut first: Option<(usize, Refusal)> = None;
         for at in 0..self.work.applied.len() {
@@ -229,9 +272,10 @@ impl Engine {
                 let answer = rate.limiter.check(share, charge.key, charge.quota, charge.cost, env.now);
                 let budget = answer.as_ref().unwrap_or_else(|refused| &refused.budget);
                 charge.left = Some(Left::of(charge.quota, budget));
-                if let Err(refused) = answer
-                    && refused.wait.is_none_or(|wait| wait > max_wait)
-                {
+                let Err(refused) = answer else { continue };
+                if refused.wait.is_some_and(|wait| wait <= max_wait) {
+                    self.work.may_hold |= !policy.shadow;
+                } else {
                     rate.note(&policy.name, refused.budget.overflow, false, env);
                     let refusal = charge.refusal(&refused);
                     longest = Some(longest.map_or(refusal, |other| longer(other, refusal)));
@@ -252,15 +296,6 @@ impl Engine {
     }
 }
 
-impl Workspace {
-    /// What is left of all limits of a policy that were asked before one of them rejected the request.
-    pub fn asked(&self, policy: usize) -> impl Iterator<Item = (usize, Left)> {
-        let of_policy =
-            move |charge: &&Charge| self.applied.get(charge.applied).is_some_and(|applied| applied.policy == policy);
-        self.charges.iter().filter(of_policy).filter_map(|charge| Some((charge.limit, charge.left?)))
-    }
-}
-
 /// The refusal with the longer wait; one that no wait ends is the longest.
 fn longer(one: Refusal, other: Refusal) -> Refusal {
     let wait = |refusal: Refusal| refusal.wait.unwrap_or(Nanos::MAX);
@@ -269,7 +304,8 @@ fn longer(one: Refusal, other: Refusal) -> Refusal {
 
 impl Charge {
     fn refusal(&self, refused: &rate_limit::Refused) -> Refusal {
-        let left = Left::of(self.quota, &refused.budget);
-        Refusal { reason: Reason::RateLimited, limit: Some(self.limit), wait: refused.wait, left: Some(left) }
+        // What others have just changed over and over cannot be told.
+        let left = (!refused.contended).then(|| Left::of(self.quota, &refused.budget));
+        Refusal { reason: Reason::RateLimited, limit: Some(self.limit), wait: refused.wait, left }
     }
 }

@@ -11,6 +11,14 @@ pub enum Reason {
     CircuitOpen(&'static str),
     /// As many requests as allowed are in flight.
     Overloaded,
+    /// It waited in a queue for too long.
+    QueueTimeout,
+    /// A more important request took its place in a queue.
+    Displaced,
+    /// It could not be answered in the time that it has left.
+    PastDeadline,
+    /// The upstream fails, and chance did not let it pass.
+    Throttled,
     /// The request itself passes a bound.
     Invalid(Invalid),
 }
@@ -22,6 +30,8 @@ pub enum Invalid {
     Path,
     /// Its headers are too many or too large (431).
     Headers,
+    /// Its body is too long (413).
+    Body,
 }
 
 impl Reason {
@@ -30,7 +40,8 @@ impl Reason {
         match self {
             Self::RateLimited => "rate_limited",
             Self::CircuitOpen(_) => "circuit_open",
-            Self::Overloaded => "overloaded",
+            Self::Overloaded | Self::Displaced | Self::PastDeadline | Self::Throttled => "overloaded",
+            Self::QueueTimeout => "queue_timeout",
             Self::Invalid(_) => "invalid_request",
         }
     }

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use crate::config::ResponseTemplate;
+use crate::config::{ResponseHeaders, ResponseTemplate};
 
 use super::compile::Policy;
 use super::headers::{RateView, rate_limit_headers, seconds_up};
@@ -30,14 +30,22 @@ pub struct LocalReply {
     pub details: &'static str,
 }
 
-/// The reply to a rejected request. `rates` is the state of the policy's limits, where one of them rejected it.
-pub fn local_reply(policy: &Policy, rejection: &Rejection, rates: &[RateView<'_>], grpc: bool) -> LocalReply {
+/// The reply to a rejected request. `rates` is the state of the limits that were asked, where one of them rejected it.
+pub fn local_reply(
+    policy: &Policy,
+    rejection: &Rejection,
+    rates: &[(ResponseHeaders, RateView<'_>)],
+    grpc: bool,
+) -> LocalReply {
     let (template, status) = match rejection.reason {
         Reason::RateLimited => (&policy.responses.rate_limited, 429),
         Reason::CircuitOpen(_) => (&policy.responses.circuit_open, 503),
-        Reason::Overloaded => (&policy.responses.overloaded, 503),
+        Reason::Overloaded | Reason::QueueTimeout | Reason::Displaced | Reason::PastDeadline | Reason::Throttled => {
+            (&policy.responses.overloaded, 503)
+        }
         Reason::Invalid(Invalid::Path) => (&policy.responses.invalid_request, 414),
         Reason::Invalid(Invalid::Headers) => (&policy.responses.invalid_request, 431),
+        Reason::Invalid(Invalid::Body) => (&policy.responses.invalid_request, 413),
     };
     let status = template.status.unwrap_or(status);
     let limit = rejection.limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str());
@@ -49,7 +57,7 @@ pub fn local_reply(policy: &Policy, rejection: &Rejection, rates: &[RateView<'_>
         headers.push(("x-tidegate-reason".to_owned(), reason_line(policy, rejection, limit)));
     }
     let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
-    rate_limit_headers(policy.headers, rates.iter().copied(), &mut String::new(), &mut add);
+    rate_limit_headers(rates.iter().copied(), &mut String::new(), &mut add);
     let (content_type, body) = match &template.body {
         _ if grpc => (None, grpc_message(policy, rejection, limit)),
         Some(body) => (template.content_type.clone().or_else(|| Some("text/plain".to_owned())), body.clone()),
@@ -68,7 +76,8 @@ pub fn local_reply(policy: &Policy, rejection: &Rejection, rates: &[RateView<'_>
         details: match rejection.reason {
             Reason::RateLimited => "tidegate_rate_limited",
             Reason::CircuitOpen(_) => "tidegate_circuit_open",
-            Reason::Overloaded => "tidegate_overloaded",
+            Reason::Overloaded | Reason::Displaced | Reason::PastDeadline | Reason::Throttled => "tidegate_overloaded",
+            Reason::QueueTimeout => "tidegate_queue_timeout",
             Reason::Invalid(_) => "tidegate_invalid_request",
         },
     }
@@ -87,10 +96,14 @@ pub fn reason_line(policy: &Policy, rejection: &Rejection, limit: Option<&str>) 
         line.push_str(";limit=");
         line.push_str(limit);
     }
-    if let Reason::CircuitOpen(trip) = rejection.reason {
-        line.push_str(";trip=");
-        line.push_str(trip);
-    }
+    let more = match rejection.reason {
+        Reason::CircuitOpen(trip) => [";trip=", trip],
+        Reason::Displaced => [";cause=", "displaced"],
+        Reason::PastDeadline => [";cause=", "deadline"],
+        Reason::Throttled => [";cause=", "throttle"],
+        _ => return line,
+    };
+    line.push_str(&more.concat());
     line
 }
 
@@ -98,9 +111,13 @@ fn title(reason: Reason) -> &'static str {
     match reason {
         Reason::RateLimited => "Rate limit exceeded",
         Reason::CircuitOpen(_) => "Upstream is failing, circuit open",
-        Reason::Overloaded => "Service overloaded",
+        Reason::Overloaded | Reason::Displaced => "Service overloaded",
+        Reason::QueueTimeout => "Service overloaded, waited too long",
+        Reason::PastDeadline => "Service overloaded, cannot answer in the time left",
+        Reason::Throttled => "Upstream is failing, only a part of the requests is let through",
         Reason::Invalid(Invalid::Path) => "Path too long",
         Reason::Invalid(Invalid::Headers) => "Request headers too large",
+        Reason::Invalid(Invalid::Body) => "Request body too large",
     }
 }
 
@@ -118,9 +135,12 @@ fn grpc_message(policy: &Policy, rejection: &Rejection, limit: Option<&str>) -> 
 fn problem(policy: &Policy, rejection: &Rejection, limit: Option<&str>, status: u16) -> String {
     let kind = match rejection.reason {
         Reason::RateLimited => "https://iana.org/assignments/http-problem-types#quota-exceeded",
-        Reason::CircuitOpen(_) | Reason::Overloaded => {
-            "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-        }
+        Reason::CircuitOpen(_)
+        | Reason::Overloaded
+        | Reason::QueueTimeout
+        | Reason::Displaced
+        | Reason::PastDeadline
+        | Reason::Throttled => "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
         Reason::Invalid(_) => "about:blank",
     };
     let mut body = format!(

@@ -4,17 +4,18 @@ use crate::control::Nanos;
 use crate::control::circuit_breaker::{CircuitBreakers, State};
 
 use super::compile::share_of;
+use super::gauges::{key_label, show};
 use super::headers::rate_limit_headers;
 use super::judge::settle_breaker;
 use super::permit::{Answer, Held, Permit, What};
 use super::rates::Left;
 use super::{Engine, Env, stats};
-use crate::matching::Request;
+use crate::matching::{HeaderMap, Request};
 
-/// A stream's response, as the host sees it. Each read is a host call.
+/// A stream's response, as the host sees it. Each read is a host call that returns bytes.
 pub trait Stream {
-    /// The first value of a response header.
-    fn response_header(&self, name: &str) -> Option<&[u8]>;
+    /// All response headers; none where the host refuses. Only while they pass.
+    fn response_headers(&self) -> Option<HeaderMap<'_>>;
     /// The first value of a response trailer.
     fn response_trailer(&self, name: &str) -> Option<&[u8]>;
     /// Adds a response header.
@@ -30,10 +31,13 @@ impl Permit {
     pub(super) fn begin(&mut self, now: Nanos, request: &Request<'_>) {
         self.held.clear();
         self.started = now;
+        self.arrived = now;
+        self.queued_since = None;
         self.grpc = request.is_grpc();
         self.connect = request.method() == b"CONNECT";
         self.answer = Answer::default();
         self.waiting = None;
+        self.body.forget();
     }
 }
 
@@ -45,27 +49,32 @@ impl Engine {
             self.abandon(permit, env);
             return;
         }
-        if permit.judges_upstream() {
-            self.judge_headers(stream, ends, permit, env);
+        let judges = permit.judges_upstream() || permit.body.is_counted();
+        let needed = judges || self.charges_responses(permit);
+        let headers = if needed { stream.response_headers() } else { None };
+        if let Some(headers) = &headers
+            && judges
+        {
+            self.judge_headers(stream, headers, ends, permit, env);
         }
-        self.charge_responses(stream, permit, env);
+        if permit.answer.tunnel {
+            permit.body.forget();
+        }
+        self.release_with_headers(stream, ends, permit, env);
+        if let Some(headers) = &headers {
+            self.charge_responses(headers, permit, env);
+        }
         self.tell_rates(stream, permit);
     }
 
     fn tell_rates(&mut self, stream: &dyn Stream, permit: &Permit) {
-        // Charges of one policy stand together: each policy has its own say on headers.
-        for held in permit.held.chunk_by(|one, next| one.policy == next.policy) {
-            let policy = held.first().and_then(|held| self.policies.get(held.policy));
-            let Some(policy) = policy.filter(|policy| !policy.shadow) else { continue };
-            let views = held.iter().filter_map(|held| match &held.what {
-                What::Charge { limit, quota, charged, .. } => {
-                    Some(policy.rates.get(*limit)?.view(Left::of(*quota, &charged.budget)))
-                }
-                What::Breaker(_) | What::Place { .. } => None,
-            });
-            let mut add = |name: &str, value: &str| stream.add_response_header(name, value);
-            rate_limit_headers(policy.headers, views, &mut self.work.header, &mut add);
-        }
+        let views = permit.held.iter().filter_map(|held| {
+            let What::Charge { limit, quota, charged, .. } = &held.what else { return None };
+            let policy = self.policies.get(held.policy).filter(|policy| !policy.shadow)?;
+            Some((policy.headers, policy.rates.get(*limit)?.view(Left::of(*quota, &charged.budget))))
+        });
+        let mut add = |name: &str, value: &str| stream.add_response_header(name, value);
+        rate_limit_headers(views, &mut self.work.header, &mut add);
     }
 
     /// The stream has ended, however it did. What the permit held is settled; a second call finds nothing.
@@ -73,6 +82,7 @@ impl Engine {
         if permit.is_empty() {
             return;
         }
+        permit.body.forget();
         if permit.waiting.is_some() {
             self.abandon(permit, env);
             return;
@@ -82,7 +92,12 @@ impl Engine {
             let Some(policy) = self.policies.get_mut(policy) else { continue };
             match what {
                 What::Charge { .. } => {}
-                What::Place { place, learns } => {
+                What::Outcome => {
+                    if let (Some(throttling), Some(ending)) = (&policy.throttling, &ending) {
+                        throttling.settle(ending, env);
+                    }
+                }
+                What::Place { place, learns, .. } => {
                     if let Some(concurrency) = &policy.concurrency {
                         let ending = ending.as_ref().filter(|_| learns);
                         concurrency.leave(place, ending, env.now.saturating_sub(permit.started), env);
@@ -102,6 +117,7 @@ impl Engine {
     fn abandon(&mut self, permit: &mut Permit, env: &mut Env<'_>) {
         if let Some(waiting) = permit.waiting.take() {
             self.count_released(&waiting, env);
+            self.quit(&waiting, permit.stream, env);
         }
         self.give_back(permit, |_| true, env);
     }
@@ -114,11 +130,13 @@ impl Engine {
                 What::Charge { limit, charged, .. } => {
                     if let Some(rate) = policy.rates.get_mut(limit) {
                         let share = share_of(&rate.settings, env);
-                        if !rate.limiter.refund(share, charged, env.now) {
-                            env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
+                        if let Err(cause) = rate.limiter.refund(share, charged, env.now) {
+                            rate.count_not_made(cause, &policy.name, env);
                         }
                     }
                 }
+                // It passed all the same: that it ended so says nothing.
+                What::Outcome => {}
                 What::Place { place, .. } => {
                     if let Some(concurrency) = &policy.concurrency {
                         concurrency.leave(place, None, 0, env);
@@ -144,6 +162,12 @@ impl Engine {
             if let Some(concurrency) = &mut policy.concurrency {
                 concurrency.tick(env);
             }
+            if let Some(throttling) = &mut policy.throttling {
+                throttling.tick(env);
+            }
+            if let Some(waits) = &policy.waits {
+                waits.tick(env);
+            }
             if let Some(breaker) = &policy.breaker
                 && let Ok(mut breakers) = breaker.breakers.try_borrow_mut()
             {
@@ -154,16 +178,11 @@ impl Engine {
     }
 }
 
-/// A key as stats and logs name it.
-pub(super) fn key_label(label: &str) -> &str {
-    if label.is_empty() { "_all" } else { label }
-}
-
 /// Counts and logs the changes of state this worker made. Over all workers each is told once.
 pub(super) fn report(policy: &str, breakers: &mut CircuitBreakers, env: &mut Env<'_>) {
     while let Some((slot, change)) = breakers.take_transition() {
+        show(policy, breakers, slot, env);
         let key = key_label(breakers.label(slot).unwrap_or_default());
-        env.stats.record(env.metrics, stats::BREAKER_STATE, &[policy, key], u64::from(change.to.code()));
         env.stats.add(env.metrics, stats::BREAKER_TRANSITIONS, &[policy, change.to.name()], 1);
         let (from, to) = (change.from.name(), change.to.name());
         if change.to == State::Open {
@@ -179,6 +198,9 @@ pub(super) fn report(policy: &str, breakers: &mut CircuitBreakers, env: &mut Env
         } else {
             log::info!("circuit breaker {policy}/{key}: {from} to {to}");
         }
+    }
+    while let Some(slot) = breakers.take_met() {
+        show(policy, breakers, slot, env);
     }
     let errors = breakers.take_errors();
     if errors > 0 {

@@ -54,18 +54,24 @@ stats! {
         "Requests in flight, over all workers.";
     QUEUE_LENGTH: Gauge "tidegate_queue_length" ["policy"]
         "Requests held now, over all workers.";
+    THROTTLE_REJECTION: Gauge "tidegate_throttle_rejection_percent" ["policy"]
+        "Percentage of requests that the throttle rejects now.";
     QUEUE_WAIT: Histogram "tidegate_queue_wait_ms" []
         "How long requests were held, in milliseconds, whatever became of them.";
     RATE_LIMIT_OVERFLOW: Counter "tidegate_rate_limit_overflow_total" ["policy", "limit"]
         "Requests decided by the shared overflow bucket because the limit tracks its maximum of keys.";
     RATE_LIMIT_CONTENDED: Counter "tidegate_rate_limit_contended_total" ["policy", "limit"]
-        "Requests refused because other workers changed the same page first too many times in a row.";
+        "Requests refused, and refunds and response costs left out, because other workers changed the same page first too many times in a row.";
+    RATE_LIMIT_UNCHARGED: Counter "tidegate_rate_limit_uncharged_total" ["policy", "limit"]
+        "Costs told by responses that were charged to nobody because their key had lost its place in a full table.";
     BUILD_INFO: Gauge "tidegate_build_info" ["version"]
         "Always 1; the label is the plugin's version.";
     INTERNAL: Gauge "tidegate_internal" ["cell"]
         "Numbers the workers share that are no stats; their names may change.";
+    VM_MEMORY: Gauge "tidegate_vm_memory_bytes" []
+        "Memory of the largest of the plugin's VMs, of which every worker has one; it never shrinks.";
     CONFIG_UPDATES: Counter "tidegate_config_updates_total" ["result"]
-        "Configurations received, by result: accepted or rejected.";
+        "Updates of the configuration, by result: accepted, each once over all workers, or rejected.";
     ERRORS: Counter "tidegate_errors_total" ["kind"]
         "Internal errors; the request concerned was admitted.";
 }

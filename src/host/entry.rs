@@ -43,7 +43,7 @@ pub extern "C" fn proxy_on_configure(root: u32, size: usize) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
     if parent != 0 {
-        plugin::with(|plugin| plugin.open(context, parent));
+        plugin::with(|plugin| plugin.begin(context, parent));
     }
 }
 
@@ -59,6 +59,16 @@ pub extern "C" fn proxy_on_tick(root: u32) {
 pub extern "C" fn proxy_on_request_headers(stream: u32, _count: u32, _end_of_stream: u32) -> u32 {
     let callback = Callback::enter();
     plugin::with(|plugin| plugin.request_headers(&callback, stream)).unwrap_or(Action::Continue) as u32
+}
+
+/// A part of a stream's request body is there, of so many bytes. The host calls for each of them whether a bound is set or
+/// not, so there is nothing to this for bodies that nobody counts.
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_request_body(stream: u32, bytes: usize, _end_of_stream: u32) -> u32 {
+    let callback = Callback::enter();
+    let action = plugin::with(|plugin| plugin.request_body(stream, bytes)).unwrap_or(Action::Continue);
+    drop(callback);
+    action as u32
 }
 
 /// A stream's response headers are there.
@@ -77,14 +87,8 @@ pub extern "C" fn proxy_on_response_trailers(stream: u32, _count: u32) -> u32 {
     Action::Continue as u32
 }
 
-/// A stream has ended and is about to be logged: the last moment at which its properties can be read.
-#[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_log(stream: u32) {
-    let callback = Callback::enter();
-    plugin::with(|plugin| plugin.end(&callback, stream));
-}
-
-/// A context is gone.
+/// A context is gone. For a stream this is where it is settled: Envoy logs it just before, and its properties can still be
+/// read here, so that a callback for the log would tell nothing that this one does not.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_delete(context: u32) {
     let callback = Callback::enter();

@@ -8,6 +8,7 @@
 
 mod abi;
 mod arena;
+mod configuration;
 mod entry;
 mod log;
 mod metrics;
@@ -15,3 +16,4 @@ mod plugin;
 mod share;
 mod stream;
 mod waiting;
+mod world;

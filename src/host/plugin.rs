@@ -3,28 +3,26 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::config::{self, Config};
+use crate::config;
 use crate::control::Nanos;
 use crate::engine::stats::{self, Registry};
-use crate::engine::{Decision, Engine, Env, LocalReply, Permit, SplitMix64};
-use crate::matching::{Facts, HeaderMap, Request};
+use crate::engine::{Engine, SplitMix64, Updates};
 use crate::share::{Memory, SharedState};
 
-use super::abi::{self, Action, HeaderMapKind, HostError};
+use super::abi::{self, Action, HostError};
 use super::arena::Callback;
+use super::configuration::{holds, scope, shared_hash_key, summary};
 use super::metrics::HostMetrics;
 use super::share::HostShare;
-use super::stream::{ByContext, Response, Streams};
-use super::waiting::{AT_ONCE, Waiting};
+use super::stream::{ByContext, Open, Response, Streams};
+use super::waiting::Waiting;
+use super::world::World;
 
 /// How often time is looked at where no request does: half-open breakers whose probes are lost are the only ones that
 /// wait for it, in seconds. While streams are held the timer goes off earlier, for each of them.
 const TICK_MS: u32 = 500;
 
 const MILLISECOND: Nanos = 1_000_000;
-
-/// The filter state for access logs: `%FILTER_STATE(wasm.tidegate:PLAIN)%`.
-const FILTER_STATE: &str = "tidegate";
 
 thread_local! {
     static PLUGIN: RefCell<Option<Plugin>> = const { RefCell::new(None) };
@@ -43,6 +41,7 @@ pub fn with<T>(act: impl FnOnce(&mut Plugin) -> T) -> Option<T> {
 pub struct Plugin {
     roots: ByContext<Root>,
     streams: Streams,
+    updates: Updates,
     world: World,
 }
 
@@ -59,36 +58,8 @@ struct Timer {
     rings_at: Nanos,
     /// When the engine is to look at the time next.
     engine_at: Nanos,
-}
-
-/// What there is to ask of an engine about a request.
-type Question = fn(&mut Engine, &Request<'_>, &mut Permit, &mut Env<'_>) -> Decision;
-
-/// What engines run on.
-struct World {
-    share: Rc<dyn SharedState>,
-    own: Memory,
-    random: SplitMix64,
-    stats: Registry,
-    hash_key: (u64, u64),
-    waiting: Waiting,
-    /// Whether the host can pause a stream and resume it from the timer.
-    holds: bool,
-}
-
-impl World {
-    fn env(&mut self) -> Env<'_> {
-        Env {
-            now: abi::monotonic_nanos(),
-            share: &*self.share,
-            own: &self.own,
-            random: &mut self.random,
-            metrics: &HostMetrics,
-            stats: &self.stats,
-            may_wait: self.holds && self.waiting.has_room(),
-            hash_key: self.hash_key,
-        }
-    }
+    /// It has gone off.
+    rang: bool,
 }
 
 impl Plugin {
@@ -109,6 +80,7 @@ impl Plugin {
         Self {
             roots: ByContext::default(),
             streams: Streams::default(),
+            updates: Updates::default(),
             world: World { share, own, random, stats, hash_key, waiting, holds },
         }
     }
@@ -138,47 +110,66 @@ impl Plugin {
     fn build(&mut self, callback: &Callback, bytes: &[u8]) -> Result<Root, String> {
         let config = config::read(bytes).map_err(|errors| errors.to_string())?;
         let scope = scope(callback);
-        let previous = self.roots.values().find(|root| root.scope == scope).map(|root| Rc::clone(&root.engine));
-        let borrowed = previous.as_ref().and_then(|engine| engine.try_borrow().ok());
-        let engine = Engine::new(&config, borrowed.as_deref(), &scope, &mut self.world.env())?;
-        drop(borrowed);
-        if first_to_see(&*self.world.share, &scope, bytes) {
+        let previous = self.engines(&scope);
+        let borrowed: Vec<_> = previous.iter().filter_map(|engine| engine.try_borrow().ok()).collect();
+        let engines: Vec<&Engine> = borrowed.iter().map(|engine| &**engine).collect();
+        let engine = Engine::new(&config, &engines, &scope, &mut self.world.env())?;
+        let memory = self.world.tell_memory() / 1024;
+        if self.updates.is_first(&*self.world.share, &scope, bytes) {
             self.world.stats.add(&HostMetrics, stats::CONFIG_UPDATES, &["accepted"], 1);
-            log::info!("{} {}", env!("CARGO_PKG_VERSION"), summary(&config));
+            log::info!(
+                "{} {}; {memory} KiB of memory in this VM",
+                env!("CARGO_PKG_VERSION"),
+                summary(&config, &engine)
+            );
         }
-        let paces = |policy: &config::Policy| policy.rate_limits.iter().any(|limit| limit.pace.is_some());
-        if !self.world.holds && config.policies.iter().any(paces) {
-            log::warn!("this host cannot hold requests: rate limits that pace reject instead");
+        if !self.world.holds && config.policies.iter().any(holds) {
+            log::warn!("this host cannot hold requests: rate limits that pace, and queues, reject instead");
         }
         let rings_at = abi::monotonic_nanos().saturating_add(Nanos::from(TICK_MS) * MILLISECOND);
-        let timer = Timer { period_ms: TICK_MS, rings_at, engine_at: rings_at };
+        let timer = Timer { period_ms: TICK_MS, rings_at, engine_at: rings_at, rang: false };
         Ok(Root { scope, engine: Rc::new(RefCell::new(engine)), timer })
     }
 
+    /// The engines of one scope, the newest first: contexts are numbered as they come.
+    fn engines(&self, scope: &str) -> Vec<Rc<RefCell<Engine>>> {
+        let mut roots: Vec<_> = self.roots.iter().filter(|(_, root)| root.scope == scope).collect();
+        roots.sort_unstable_by_key(|(context, _)| std::cmp::Reverse(**context));
+        roots.into_iter().map(|(_, root)| Rc::clone(&root.engine)).collect()
+    }
+
     /// A stream begins under a root.
-    pub fn open(&mut self, stream: u32, root: u32) {
-        if let Some(state) = self.roots.get(&root) {
-            self.streams.open(stream, root, Rc::clone(&state.engine));
-        }
+    pub fn begin(&mut self, stream: u32, root: u32) {
+        self.streams.begin(stream, root);
     }
 
     /// Time has passed for a root.
     pub fn tick(&mut self, callback: &Callback, root: u32) {
         let now = abi::monotonic_nanos();
+        self.world.waiting.unwound();
         if let Some(state) = self.roots.get_mut(&root).filter(|state| state.timer.engine_at <= now)
             && let Ok(mut engine) = state.engine.try_borrow_mut()
         {
             state.timer.engine_at = now.saturating_add(Nanos::from(TICK_MS) * MILLISECOND);
+            state.timer.rang = true;
             engine.tick(&mut self.world.env());
+            self.world.tell_memory();
         }
-        self.resume_due(callback, root, now);
+        self.resume(callback, root, now);
         self.set_timer(root, now, true);
     }
 
     /// Decides about a stream.
     pub fn request_headers(&mut self, callback: &Callback, stream: u32) -> Action {
-        let action = self.ask(callback, stream, Engine::decide);
-        if let Some(root) = self.streams.get(stream).filter(|open| open.waits_until.is_some()).map(|open| open.root) {
+        self.world.waiting.unwound();
+        let Some(root) = self.streams.take_root(stream) else { return Action::Continue };
+        let Some(state) = self.roots.get(&root) else { return Action::Continue };
+        let engine = Rc::clone(&state.engine);
+        let mut open = Open { engine, permit: self.streams.permit(stream), held: None };
+        let action = self.world.decide(callback, stream, &mut open);
+        let held = open.held.is_some();
+        self.streams.keep(stream, open);
+        if held {
             // The timer is the root's.
             let _ = abi::set_effective_context(root);
             self.set_timer(root, abi::monotonic_nanos(), false);
@@ -187,21 +178,52 @@ impl Plugin {
         action
     }
 
-    /// Asks again about streams whose time has come, in a callback of this context. Only in callbacks that return nothing:
-    /// where one of these streams is rejected, the host would take what the callback returns for a wish to pause.
-    fn resume_due(&mut self, callback: &Callback, context: u32, now: Nanos) {
-        for _ in 0..AT_ONCE {
-            let Some(stream) = self.world.waiting.take_due(now) else { break };
-            if let Some(open) = self.streams.get(stream) {
-                open.waits_until = None;
-            }
+    /// Asks again about streams whose time or turn has come, in a callback of this context. Only in callbacks that return
+    /// nothing: where one of these streams is rejected, the host would take what the callback returns for a wish to pause.
+    fn resume(&mut self, callback: &Callback, context: u32, now: Nanos) {
+        while self.world.waiting.may_go_on() {
+            let Some(stream) = self.world.waiting.due(now).or_else(|| self.take_turn()) else { break };
+            self.world.waiting.goes_on();
+            self.release(stream);
             // The host refuses both calls if the client has just left; the stream's end is told next.
             if abi::set_effective_context(stream).is_ok()
-                && let Action::Continue = self.ask(callback, stream, Engine::resume)
+                && let Some(open) = self.streams.get(stream)
+                && let Action::Continue = self.world.resume(callback, stream, open)
             {
                 let _ = abi::continue_request();
             }
             let _ = abi::set_effective_context(context);
+        }
+    }
+
+    /// Whose turn it is in a queue, of all engines that have streams here; it has been granted.
+    fn take_turn(&mut self) -> Option<u32> {
+        if !self.world.waiting.any_queued() {
+            return None;
+        }
+        let Self { roots, streams, world, .. } = self;
+        for root in roots.values() {
+            let Ok(mut engine) = root.engine.try_borrow_mut() else { continue };
+            let mut env = world.env();
+            while let Some(woken) = engine.wake(&mut env) {
+                let stream = woken.stream();
+                let granted = match streams.get(stream) {
+                    Some(open) => open.permit.grant(woken),
+                    None => Err(woken),
+                };
+                match granted {
+                    Ok(()) => return Some(stream),
+                    Err(woken) => engine.forgo(woken, &mut env),
+                }
+            }
+        }
+        None
+    }
+
+    /// A stream is held no longer.
+    fn release(&mut self, stream: u32) {
+        if let Some(held) = self.streams.get(stream).and_then(|open| open.held.take()) {
+            self.world.waiting.remove(held, stream);
         }
     }
 
@@ -222,49 +244,26 @@ impl Plugin {
         }
     }
 
-    fn ask(&mut self, callback: &Callback, stream: u32, question: Question) -> Action {
+    /// So many more bytes of a stream's request body are there. They are counted, not read.
+    pub fn request_body(&mut self, stream: u32, bytes: usize) -> Action {
         let Some(open) = self.streams.get(stream) else { return Action::Continue };
-        let Ok(mut engine) = open.engine.try_borrow_mut() else { return Action::Continue };
-        if !engine.needs_headers() {
+        // What follows, the clock for one, is for those alone that are too long.
+        if !open.permit.body_grew(bytes) {
             return Action::Continue;
         }
-        let raw = callback.header_map(HeaderMapKind::Request).ok();
-        let Some(headers) = raw.and_then(HeaderMap::parse) else {
-            // Admitted: not reading a request is our failure, not the client's.
-            self.world.stats.add(&HostMetrics, stats::ERRORS, &["request_headers"], 1);
-            return Action::Continue;
+        let decision = match open.engine.try_borrow_mut() {
+            Ok(mut engine) => engine.cut_off(&mut open.permit, &mut self.world.env()),
+            Err(_) => return Action::Continue,
         };
-        let facts = HostFacts(callback);
-        let request = Request::new(headers, &facts);
-        match question(&mut engine, &request, &mut open.permit, &mut self.world.env()) {
-            Decision::Unmatched => Action::Continue,
-            Decision::Wait { until } => {
-                open.waits_until = Some(until);
-                self.world.waiting.add(until, stream);
-                Action::Pause
-            }
-            Decision::Admitted { shadow } => {
-                tell_access_log(shadow.as_deref().unwrap_or("admitted"));
-                Action::Continue
-            }
-            Decision::Rejected { reply, line } => {
-                tell_access_log(&line);
-                if send(&reply) {
-                    Action::Pause
-                } else {
-                    self.world.stats.add(&HostMetrics, stats::ERRORS, &["local_response"], 1);
-                    Action::Continue
-                }
-            }
-        }
+        self.world.carry_out(stream, open, decision)
     }
 
     /// A stream's response headers are there: the upstream's, or a local reply, perhaps our own. A rejected stream
     /// holds nothing, so nothing happens for it.
     pub fn response_headers(&mut self, callback: &Callback, stream: u32, ends: bool) {
         let Some(open) = self.streams.get(stream).filter(|open| !open.permit.is_empty()) else { return };
-        if let Some(until) = open.waits_until.take() {
-            self.world.waiting.remove(until, stream);
+        if let Some(held) = open.held.take() {
+            self.world.waiting.remove(held, stream);
         }
         if let Ok(mut engine) = open.engine.try_borrow_mut() {
             engine.response_headers(&Response(callback), ends, &mut open.permit, &mut self.world.env());
@@ -279,96 +278,35 @@ impl Plugin {
         }
     }
 
-    /// A stream has ended: what it holds is settled. Whoever comes first, the log or the deletion, does it.
-    pub fn end(&mut self, callback: &Callback, stream: u32) {
-        // Asked first because reading the clock is a call to the host: most streams come here twice, some hold nothing.
+    /// A stream has ended: what it holds is settled.
+    fn end(&mut self, callback: &Callback, stream: u32) {
+        // Asked first because reading the clock is a call to the host, and some hold nothing any more.
         let Some(open) = self.streams.get(stream).filter(|open| !open.permit.is_empty()) else { return };
-        if let Some(until) = open.waits_until.take() {
-            self.world.waiting.remove(until, stream);
+        if let Some(held) = open.held.take() {
+            self.world.waiting.remove(held, stream);
         }
         if let Ok(mut engine) = open.engine.try_borrow_mut() {
             engine.end(&Response(callback), &mut open.permit, &mut self.world.env());
+        }
+        if self.world.waiting.any_queued() {
+            // What it gave back is for those who wait here.
+            self.resume(callback, stream, abi::monotonic_nanos());
         }
     }
 
     /// A context is gone.
     pub fn close(&mut self, callback: &Callback, context: u32) {
         self.end(callback, context);
-        if !self.streams.close(context) {
-            self.roots.remove(&context);
+        self.streams.close(context);
+        // A root lives until its last stream has ended. One that never saw the timer only tried a configuration out, in a
+        // VM of its own, while those that serve with it are about to begin: it has nothing to give up.
+        if let Some(gone) = self.roots.remove(&context).filter(|root| root.timer.rang)
+            && let Ok(engine) = gone.engine.try_borrow()
+        {
+            let rest = self.engines(&gone.scope);
+            let rest: Vec<_> = rest.iter().filter_map(|engine| engine.try_borrow().ok()).collect();
+            let rest: Vec<&Engine> = rest.iter().map(|engine| &**engine).collect();
+            engine.retire(&rest, &self.world.env());
         }
     }
-}
-
-/// What tells this plugin's state from that of others in the same proxy. The host gives all three, empty where the operator
-/// set none, and only together do they tell filters apart: pages are shared by VMs of one `vm_id`, numbers by the whole
-/// process.
-fn scope(callback: &Callback) -> String {
-    let named = |path: &[u8]| callback.property(path).map(String::from_utf8_lossy).unwrap_or_default();
-    format!("{}/{}/{}", named(b"plugin_vm_id"), named(b"plugin_root_id"), named(b"plugin_name"))
-}
-
-struct HostFacts<'a>(&'a Callback);
-
-impl<'a> Facts<'a> for HostFacts<'a> {
-    fn property(&self, path: &[u8]) -> Option<&'a [u8]> {
-        self.0.property(path)
-    }
-}
-
-fn tell_access_log(decision: &str) {
-    // Refused by hosts without filter state, whose access logs then do not show it.
-    let _ = abi::set_filter_state(FILTER_STATE, decision);
-}
-
-/// Whether the host took the reply.
-fn send(reply: &LocalReply) -> bool {
-    let mut headers = Vec::with_capacity(256);
-    let length = |text: &str| u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
-    headers.extend_from_slice(&u32::try_from(reply.headers.len()).unwrap_or(0).to_le_bytes());
-    for (name, value) in &reply.headers {
-        headers.extend_from_slice(&length(name));
-        headers.extend_from_slice(&length(value));
-    }
-    for (name, value) in &reply.headers {
-        for text in [name, value] {
-            headers.extend_from_slice(text.as_bytes());
-            headers.push(0);
-        }
-    }
-    abi::send_local_response(reply.status, reply.details, reply.body.as_bytes(), &headers, reply.grpc_status).is_ok()
-}
-
-/// The key of the hashes, the same on all workers: the first one's, which it leaves for the others.
-fn shared_hash_key(share: &dyn SharedState, mine: (u64, u64)) -> (u64, u64) {
-    let mut bytes = [0u8; 16];
-    let (first, second) = bytes.split_at_mut(8);
-    first.copy_from_slice(&mine.0.to_le_bytes());
-    second.copy_from_slice(&mine.1.to_le_bytes());
-    if let Ok(pages) = share.pages("hash_key", 1, &bytes) {
-        // On failure `bytes` still are our own: limits then hold per worker, as the host that fails so leaves them.
-        let _ = share.load(pages, 0, &mut bytes);
-    }
-    let number = |range: &[u8]| range.try_into().map_or(0, u64::from_le_bytes);
-    let (first, second) = bytes.split_at(8);
-    (number(first), number(second))
-}
-
-/// Every worker configures itself, but one of them is to count and log an update: the first to replace, in a page that
-/// all share, the digest of the update before.
-fn first_to_see(share: &dyn SharedState, scope: &str, configuration: &[u8]) -> bool {
-    use std::hash::Hasher;
-    let mut hasher = siphasher::sip::SipHasher13::new();
-    hasher.write(configuration);
-    // 0 marks the page as new.
-    let digest = hasher.finish().max(1).to_le_bytes();
-    let Ok(pages) = share.pages(&format!("{scope}/configuration"), 1, &[0; 8]) else { return true };
-    let mut seen = [0u8; 8];
-    let Ok(version) = share.load(pages, 0, &mut seen) else { return true };
-    seen != digest && share.store(pages, 0, &digest, version).is_ok()
-}
-
-fn summary(config: &Config) -> String {
-    let limits = config.policies.iter().map(|policy| policy.rate_limits.len()).fold(0, usize::saturating_add);
-    format!("configured: {} policies, {limits} rate limits", config.policies.len())
 }

@@ -101,9 +101,13 @@ impl SharedState for HostShare {
             }
         }
         for index in there..count {
-            // Version 0 stores unconditionally. The proxy configures a first VM on its main thread before any worker
-            // has one, so nobody else creates, or has used, this page.
-            abi::set_shared_data(&key_of(index), initial, 0).map_err(share_error)?;
+            // Version 0 would store unconditionally, over what a faster worker has begun to use: where the proxy has tried a
+            // configuration out before, all workers create its pages at once. Any other version creates a page that is not
+            // there, and is refused by one that is.
+            match abi::set_shared_data(&key_of(index), initial, u32::MAX) {
+                Ok(()) | Err(HostError::Conflict) => {}
+                Err(error) => return Err(share_error(error)),
+            }
         }
         let mut rows = self.rows.try_borrow_mut().map_err(|_| ShareError::Unavailable)?;
         if let Some(&row) = rows.by_name.get(name) {

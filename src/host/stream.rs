@@ -5,28 +5,30 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use crate::control::Nanos;
 use crate::engine::{Engine, Permit, Stream};
+use crate::matching::HeaderMap;
 
 use super::abi::{self, HeaderMapKind};
 use super::arena::Callback;
+use super::waiting::Held;
 
 /// One stream: the engine that decided about it, which a newer one may have replaced since, and what it holds.
 pub struct Open {
-    pub root: u32,
     pub engine: Rc<RefCell<Engine>>,
     pub permit: Permit,
-    /// Until when it is held, if it is.
-    pub waits_until: Option<Nanos>,
+    /// For what it is held, if it is.
+    pub held: Option<Held>,
 }
 
 /// Something for each of some contexts.
 pub type ByContext<T> = HashMap<u32, T, BuildHasherDefault<ContextHasher>>;
 
-/// All open streams by context.
+/// All open streams by context. A stream is among them from when it holds something.
 #[derive(Default)]
 pub struct Streams {
     open: ByContext<Open>,
+    /// Contexts of streams whose requests are still to come, with their roots: the last one, as a rule.
+    begun: Vec<(u32, u32)>,
     /// Permits of streams that are gone, for their memory.
     spare: Vec<Permit>,
 }
@@ -35,22 +37,50 @@ pub struct Streams {
 const SPARE: usize = 1024;
 
 impl Streams {
-    pub fn open(&mut self, context: u32, root: u32, engine: Rc<RefCell<Engine>>) {
-        let permit = self.spare.pop().unwrap_or_default();
-        self.open.insert(context, Open { root, engine, permit, waits_until: None });
+    /// A stream begins under a root.
+    pub fn begin(&mut self, context: u32, root: u32) {
+        self.begun.push((context, root));
+    }
+
+    /// The root of a stream whose request has come; `None` if it came before.
+    pub fn take_root(&mut self, context: u32) -> Option<u32> {
+        let at = self.begun.iter().rposition(|(begun, _)| *begun == context)?;
+        Some(self.begun.swap_remove(at).1)
+    }
+
+    /// A permit for a stream that may come to hold something.
+    pub fn permit(&mut self, context: u32) -> Permit {
+        let mut permit = self.spare.pop().unwrap_or_default();
+        permit.of_stream(context);
+        permit
+    }
+
+    /// Keeps what a stream holds until it is closed; nothing if it holds nothing.
+    pub fn keep(&mut self, context: u32, open: Open) {
+        if open.permit.is_empty() {
+            self.spare(open.permit);
+        } else {
+            self.open.insert(context, open);
+        }
     }
 
     pub fn get(&mut self, context: u32) -> Option<&mut Open> {
         self.open.get_mut(&context)
     }
 
-    /// Forgets a stream; `false` if the context is none.
-    pub fn close(&mut self, context: u32) -> bool {
-        let Some(stream) = self.open.remove(&context) else { return false };
-        if self.spare.len() < SPARE {
-            self.spare.push(stream.permit);
+    /// Forgets a stream.
+    pub fn close(&mut self, context: u32) {
+        self.take_root(context);
+        if let Some(stream) = self.open.remove(&context) {
+            self.spare(stream.permit);
         }
-        true
+    }
+
+    fn spare(&mut self, permit: Permit) {
+        // One that still holds something could not be settled: it must not pass that on to another stream.
+        if self.spare.len() < SPARE && permit.is_empty() {
+            self.spare.push(permit);
+        }
     }
 }
 
@@ -81,8 +111,8 @@ const FLAGS: &[u8] = b"response\0flags";
 const DETAILS: &[u8] = b"response\0code_details";
 
 impl Stream for Response<'_> {
-    fn response_header(&self, name: &str) -> Option<&[u8]> {
-        self.0.header(HeaderMapKind::Response, name)
+    fn response_headers(&self) -> Option<HeaderMap<'_>> {
+        HeaderMap::parse(self.0.header_map(HeaderMapKind::Response).ok()?)
     }
 
     fn response_trailer(&self, name: &str) -> Option<&[u8]> {

@@ -8,7 +8,7 @@ mod rows;
 mod slots;
 
 pub use memory::Memory;
-pub use rows::{LEASE, Lease, ROWS};
+pub use rows::{LEASE, Lease, ROWS, Return};
 pub use slots::{Address, Found, HEADER, MAX_WORDS, Page, SLOTS, SlotTable, Words};
 
 /// A number that every holder of the same name adds to and reads.

@@ -17,6 +17,10 @@ pub const ROWS: usize = 8;
 /// For how long a row counts as used after its owner was last heard of, in nanoseconds.
 pub const LEASE: u64 = 60 * 1_000_000_000;
 
+/// How often taking a row is tried. A proxy's workers configure themselves a handful at a time; a host that always says that
+/// another was first must not keep one for ever.
+const ATTEMPTS: usize = 1_000;
+
 const FIELDS: usize = 3;
 const WORD: usize = size_of::<u64>();
 const BYTES: usize = ROWS * FIELDS * WORD;
@@ -31,6 +35,15 @@ pub struct Lease {
     pub epoch: u64,
     owner: u64,
     until: u64,
+}
+
+/// What an owner finds that comes back to a row which nobody has used for a while, and nobody else has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Return {
+    /// What it left: for state that is right at any later time, as a bucket's is.
+    Resumes,
+    /// Empty pages.
+    BeginsAnew,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,18 +69,26 @@ impl Lease {
     /// Finds the row of an owner under this name, or takes one. At configure time only.
     ///
     /// # Errors
-    /// Those of [`SharedState::pages`] and [`SharedState::load`].
-    pub fn take(share: &dyn SharedState, name: &str, owner: u64, now: u64) -> Result<Self, ShareError> {
+    /// Those of [`SharedState::pages`] and [`SharedState::load`], and [`ShareError::Conflict`] if others were always first.
+    pub fn take(
+        share: &dyn SharedState,
+        name: &str,
+        owner: u64,
+        on_return: Return,
+        now: u64,
+    ) -> Result<Self, ShareError> {
         let register = share.pages(name, 1, &[0; BYTES])?;
         let until = now.saturating_add(LEASE);
-        loop {
+        for _ in 0..ATTEMPTS {
             let mut bytes = [0; BYTES];
             let version = share.load(register, 0, &mut bytes)?;
             let entries = (0..ROWS).map(|row| (row, get(&bytes, row)));
             let own = entries.clone().find(|(_, entry)| entry.epoch > 0 && entry.owner == owner);
             // The register is never empty, so there is one.
             let (row, entry) = own.or_else(|| entries.min_by_key(|(_, entry)| entry.price(now))).unwrap_or_default();
-            let epoch = if own.is_some() { entry.epoch } else { entry.epoch.saturating_add(1) };
+            let resumes = own.is_some() && (entry.until > now || on_return == Return::Resumes);
+            // At a change each nanosecond an epoch would be the last after five centuries.
+            let epoch = if resumes { entry.epoch } else { entry.epoch.saturating_add(1) };
             set(&mut bytes, row, Entry { owner, epoch, until: until.max(entry.until) });
             match share.store(register, 0, &bytes, version) {
                 Ok(()) => return Ok(Self { register, row, epoch, owner, until }),
@@ -76,6 +97,7 @@ impl Lease {
                 Err(error) => return Err(error),
             }
         }
+        Err(ShareError::Conflict)
     }
 
     /// Says that the row is in use. Once in a while: a call that comes early does nothing.
@@ -95,6 +117,34 @@ impl Lease {
             }
         }
         self.until = until;
+    }
+}
+
+impl Lease {
+    /// Whether the owner, elsewhere, has begun anew in this row; if so this lease has followed.
+    pub fn follow(&mut self, share: &dyn SharedState) -> bool {
+        let mut bytes = [0; BYTES];
+        if share.load(self.register, 0, &mut bytes).is_err() {
+            return false;
+        }
+        let entry = get(&bytes, self.row);
+        let moved = entry.owner == self.owner && entry.epoch != self.epoch;
+        if moved {
+            self.epoch = entry.epoch;
+        }
+        moved
+    }
+
+    /// Says that the row is not used any more, as far as this holder knows: others that do use it say so again.
+    pub fn release(&mut self, share: &dyn SharedState, now: u64) {
+        let mut bytes = [0; BYTES];
+        let Ok(version) = share.load(self.register, 0, &mut bytes) else { return };
+        let entry = get(&bytes, self.row);
+        if entry.owner == self.owner && entry.epoch == self.epoch && entry.until > now {
+            set(&mut bytes, self.row, Entry { until: now, ..entry });
+            // Lost against another worker's change, the row is free when its time is over.
+            let _ = share.store(self.register, 0, &bytes, version);
+        }
     }
 }
 

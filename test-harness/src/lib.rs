@@ -6,6 +6,7 @@
 //! - [`stats`] reads what Envoy counts.
 //! - [`ledger`] holds what clients, upstream and stats say against each other.
 //! - [`demo`] plays a few acts without Tidegate and with it; [`report`] draws them.
+//! - [`limits`] holds the ways to find a concurrency limit against each other.
 //! - [`mod@bench`] measures what Tidegate costs, next to Envoy's own filters.
 //!
 //! ```no_run
@@ -42,6 +43,7 @@ pub mod demo;
 pub mod envoy;
 mod gate;
 pub mod ledger;
+pub mod limits;
 pub mod report;
 pub mod stats;
 pub mod upstream;

@@ -8,9 +8,12 @@
     reason = "tests fail by panicking, and print their seeds"
 )]
 
+#[path = "../counting/mod.rs"]
+mod counting;
 mod fleet;
 #[cfg(not(target_family = "wasm"))]
 mod interleaving;
+mod lives;
 #[cfg(not(target_family = "wasm"))]
 mod model;
 mod open_time;

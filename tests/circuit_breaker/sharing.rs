@@ -3,8 +3,9 @@
 use tidegate::control::circuit_breaker::{
     CircuitBreakers, Denied, OVERFLOW_LABEL, Outcome, Settings, SlotId, State, Window,
 };
-use tidegate::share::{Cell, Memory, Pages, ShareError, SharedState, Version};
+use tidegate::share::{Memory, ShareError, SharedState};
 
+use super::counting::Counting;
 use super::fleet::{Counted, FAILURE, Fleet, KEY, SECOND, SplitMix, consecutive, half_of};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -231,45 +232,10 @@ fn breakers_of_different_keys_and_policies_do_not_touch() {
     assert_eq!(two.state(&share, other), State::Closed);
 }
 
-/// Shared state whose pages are out of reach from a moment on, or never let anybody win.
-struct Broken {
-    inner: Memory,
-    answer: std::cell::Cell<Option<ShareError>>,
-}
-
-impl SharedState for Broken {
-    fn cell(&self, name: &str) -> Result<Cell, ShareError> {
-        self.inner.cell(name)
-    }
-
-    fn add(&self, cell: Cell, delta: i64) {
-        self.inner.add(cell, delta);
-    }
-
-    fn read(&self, cell: Cell) -> i64 {
-        self.inner.read(cell)
-    }
-
-    fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
-        self.inner.pages(name, count, initial)
-    }
-
-    fn load(&self, pages: Pages, index: u32, into: &mut [u8]) -> Result<Version, ShareError> {
-        match self.answer.get() {
-            Some(ShareError::Unavailable) => Err(ShareError::Unavailable),
-            _ => self.inner.load(pages, index, into),
-        }
-    }
-
-    fn store(&self, pages: Pages, index: u32, bytes: &[u8], expected: Version) -> Result<(), ShareError> {
-        self.answer.get().map_or_else(|| self.inner.store(pages, index, bytes, expected), Err)
-    }
-}
-
 #[test]
 fn requests_pass_and_errors_are_counted_while_shared_state_is_out_of_reach() {
     for answer in [ShareError::Unavailable, ShareError::Conflict] {
-        let share = Broken { inner: Memory::new(), answer: None.into() };
+        let share = Counting::default();
         let rng = &mut SplitMix(1);
         let mut breakers = CircuitBreakers::new(consecutive(1), &share, "policy").unwrap();
         let slot = breakers.slot(&share, KEY, "upstream");
@@ -277,7 +243,9 @@ fn requests_pass_and_errors_are_counted_while_shared_state_is_out_of_reach() {
         breakers.settle(&share, permit, FAILURE, 0, 0, rng);
         assert_eq!(breakers.take_errors(), 0);
 
-        share.answer.set(Some(answer));
+        share.fail_store.set(Some(answer));
+        // Where nobody ever wins, reading goes on.
+        share.fail_load.set(Some(answer).filter(|answer| *answer == ShareError::Unavailable));
         let unknown = breakers.slot(&share, KEY + 1, "new");
         assert_eq!(breakers.label(unknown), None, "a key whose breaker cannot be found burdens no other");
         for slot in [slot, unknown] {
@@ -290,7 +258,8 @@ fn requests_pass_and_errors_are_counted_while_shared_state_is_out_of_reach() {
         assert!(breakers.take_errors() >= 3);
         assert_eq!(breakers.take_errors(), 0);
 
-        share.answer.set(None);
+        share.fail_store.set(None);
+        share.fail_load.set(None);
         assert!(breakers.acquire(&share, slot, 100 * SECOND, rng).unwrap().is_probe(), "back at work");
         let known = breakers.slot(&share, KEY + 1, "new");
         assert_eq!(breakers.label(known), Some("new"));
@@ -302,7 +271,7 @@ fn requests_pass_and_errors_are_counted_while_shared_state_is_out_of_reach() {
 fn breakers_cannot_be_opened_where_their_pages_have_another_length() {
     let share = Memory::new();
     let _first = CircuitBreakers::new(half_of(5, Window::Count(100)), &share, "policy").unwrap();
-    let mut second = CircuitBreakers::new(half_of(5, Window::Count(200)), &share, "policy").unwrap();
+    let mut second = CircuitBreakers::new(half_of(5, Window::Count(9_000)), &share, "policy").unwrap();
     let slot = second.slot(&share, KEY, "upstream");
     let permit = second.acquire(&share, slot, 0, &mut SplitMix(1)).unwrap();
     assert!(!permit.is_probe());

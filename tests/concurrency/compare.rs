@@ -138,6 +138,23 @@ fn cancels_and_quick_failures_do_not_move_the_limit() {
     });
 }
 
+#[test]
+fn a_start_into_an_overload_and_a_stall_does_not_end_with_everybody_waiting_in_vain() {
+    // An upstream that stands still at first or later, clients that give up after a second, and requests without end.
+    for stall in [0, 5 * SECOND] {
+        for patience in [SECOND, 0] {
+            let changes =
+                [(0, Change::Rate(1200.0)), (stall, Change::Slots(0)), (stall + 1200 * MS, Change::Slots(10))];
+            over_seeds(&Scenario { patience, ..Scenario::new(ADAPTIVE, 20, &changes) }, |run| {
+                let (from, to) = (12 * SECOND, 20 * SECOND);
+                let good: Vec<_> = (0..20).map(|s| run.goodput(s * SECOND, (s + 1) * SECOND) as u32).collect();
+                println!("stall at {} s, patience {} s: {good:?}", stall / SECOND, patience / SECOND);
+                assert!(run.goodput(from, to) >= 0.9 * CAPACITY, "{good:?}");
+            });
+        }
+    }
+}
+
 const ALGORITHMS: [(&str, Algorithm); 5] = [
     ("fixed, 30", Algorithm::Fixed(30)),
     ("aimd", Algorithm::Aimd(BOUNDS)),

@@ -47,6 +47,8 @@ pub struct Scenario {
     pub bulk_share: Share,
     /// Share of requests whose client leaves before they are answered.
     pub cancelled: f64,
+    /// How long clients wait at most; 0 is for ever. The upstream serves them all the same.
+    pub patience: Nanos,
     /// Share of requests that fail at once.
     pub failing: f64,
     pub changes: Vec<(Nanos, Change)>,
@@ -64,6 +66,7 @@ impl Scenario {
             critical: 0.0,
             bulk_share: Share::ALL,
             cancelled: 0.0,
+            patience: 0,
             failing: 0.0,
             changes: changes.to_vec(),
         }
@@ -273,6 +276,9 @@ impl Sim {
                 let after = self.exponential(10e6);
                 self.at(self.now + after, Event::Leave(id));
             }
+            if self.scenario.patience > 0 {
+                self.at(self.now + self.scenario.patience, Event::Leave(id));
+            }
             self.waiting.push_back(id);
             self.serve();
         }
@@ -281,7 +287,7 @@ impl Sim {
     fn serve(&mut self) {
         while self.busy < self.slots {
             let Some(id) = self.waiting.pop_front() else { return };
-            if self.requests[id].fate.is_some() {
+            if self.requests[id].fate.is_some() && self.scenario.patience == 0 {
                 continue;
             }
             self.busy += 1;

@@ -4,8 +4,6 @@
 use proptest::prelude::*;
 use serde_json::Value;
 use tidegate::config::read;
-#[cfg(not(target_family = "wasm"))]
-use tidegate::config::read_as_documented;
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -207,6 +205,6 @@ proptest! {
     fn any_document_is_read_alike_in_both_forms(document in super::properties::document()) {
         prop_assume!(document.as_object().is_some_and(|map| !map.is_empty()));
         let text = document.to_string();
-        prop_assert_eq!(read_as_documented(text.as_bytes()), read_as_documented(&as_struct(&text)));
+        prop_assert_eq!(read(text.as_bytes()), read(&as_struct(&text)));
     }
 }

@@ -74,6 +74,23 @@ fn a_request_the_concurrency_limit_rejects_has_its_charges_and_probe_given_back(
     assert_eq!(served, 2, "one of three was used");
 }
 
+#[test]
+fn a_rate_limit_rejects_before_a_concurrency_limit_and_takes_up_no_place() {
+    let mut proxy = Workers::new(
+        2,
+        r#"{"policies": [
+            {"name": "places", "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1}}},
+            {"name": "rates", "rate_limits": [{"name": "r", "rate": "1/h"}]}]}"#,
+    );
+    let first = proxy.ask(0, &[]).expect("room for one");
+    for worker in [0, 1] {
+        assert_eq!(proxy.serve(worker, &[], &ok()), "rate_limited;policy=rates;limit=r");
+    }
+    proxy.answer(first, &ok());
+    assert_eq!(proxy.serve(1, &[], &ok()), "rate_limited;policy=rates;limit=r");
+    assert_eq!(proxy.stat("tidegate_inflight.policy.places"), 0);
+}
+
 const BREAKER: &str = r#"{"policies": [{"name": "p", "circuit_breaker": {
     "minimum_calls": 4, "open_duration": "1s", "half_open": {"probes": 2, "timeout": "5s"}}}]}"#;
 

@@ -7,14 +7,21 @@
     reason = "tests fail by panicking"
 )]
 
+mod bodies;
+mod contended;
+#[path = "../counting/mod.rs"]
+mod counting;
 mod decisions;
 mod host_calls;
 #[cfg(not(target_family = "wasm"))]
 mod load_shedding;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
+mod queues;
 mod rate_limits;
 #[path = "../requests/mod.rs"]
 mod requests;
+mod throttles;
+mod updates;
 #[path = "../workers/mod.rs"]
 mod workers;

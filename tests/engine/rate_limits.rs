@@ -154,6 +154,31 @@ fn a_held_request_keeps_no_probe_from_others_and_its_wait_makes_no_call_slow() {
 }
 
 #[test]
+fn a_held_request_that_cannot_be_read_again_goes_on_and_has_used_its_place_in_the_line() {
+    let mut proxy = Workers::new(2, &paced(r#", "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1}}"#));
+    let (mut requests, _) = waits(&mut proxy, 3, 2);
+    let (third, second, first) = (requests.pop().unwrap(), requests.pop().unwrap(), requests.pop().unwrap());
+    proxy.advance(100 * MS);
+    let second = proxy.resume_unread(second).expect("not reading it is no reason to reject it");
+    assert_eq!(proxy.stat("tidegate_queue_length.policy.p"), 1);
+    assert_eq!(proxy.stat("tidegate_requests_total.policy.p.decision.admitted"), 2);
+    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 1, "the first; of which key the other is, nobody knows");
+    let told = proxy.answer(second, &ok());
+    assert_eq!(told[1], r#"ratelimit: "r";r=0;t=1"#, "it is told of a charge like any other");
+    // Nothing was given back: the next in line is behind the third.
+    let fourth = proxy.ask(0, &[]).unwrap();
+    assert_eq!(fourth.until, Some(proxy.now + 200 * MS));
+    proxy.answer(first, &ok());
+    for (request, after) in [(third, 100 * MS), (fourth, 100 * MS)] {
+        proxy.advance(after);
+        let request = proxy.resume(request).unwrap();
+        proxy.answer(request, &ok());
+    }
+    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 0);
+    assert_eq!(proxy.stat("tidegate_queue_length.policy.p"), 0);
+}
+
+#[test]
 fn a_policy_in_shadow_holds_nobody_and_counts_what_it_would_have_rejected() {
     let mut proxy = Workers::new(1, &paced(r#", "mode": "shadow""#));
     for turn in 0..6 {
@@ -282,4 +307,67 @@ fn decisions_by_the_overflow_budget_are_counted_whether_they_admit_or_reject() {
     }
     assert_eq!(proxy.stat("tidegate_rate_limit_overflow_total.policy.p.limit.r"), 4);
     assert_eq!(proxy.stat("tidegate_requests_total.policy.p.decision.rate_limited"), 2);
+}
+
+#[test]
+fn a_cost_told_for_a_key_that_lost_its_place_is_charged_to_nobody_and_counted() {
+    let mut proxy = Workers::new(
+        1,
+        r#"{"policies": [{"name": "p", "rate_limits": [{"name": "r", "rate": "5/s", "max_keys": 1,
+            "key": [{"header": "x-client"}], "charge_response": {"header": "x-tokens-used"}}]}]}"#,
+    );
+    let uncharged = "tidegate_rate_limit_uncharged_total.policy.p.limit.r";
+    let slow = proxy.ask(0, &[("x-client", "slow")]).unwrap();
+    proxy.advance(10 * SECOND);
+    let next = proxy.ask(0, &[("x-client", "next")]).unwrap();
+    proxy.answer(slow, &used("1000000"));
+    assert_eq!(proxy.stat(uncharged), 1);
+    let other = proxy.ask(0, &[("x-client", "other")]).expect("the overflow budget is whole");
+    // The control: whoever has a place, or was served by the overflow budget, is charged there.
+    proxy.answer(next, &used("1000000"));
+    proxy.answer(other, &used("1000000"));
+    assert!(proxy.ask(0, &[("x-client", "next")]).is_err());
+    assert!(proxy.ask(0, &[("x-client", "other")]).is_err());
+    assert_eq!(proxy.stat(uncharged), 1);
+    assert_eq!(proxy.stat("tidegate_errors_total.kind.rate_limit"), 0);
+}
+
+/// Three policies that apply to the same request, of which one has its headers off and one is a shadow.
+const SEVERAL: &str = r#"{"policies": [
+    {"name": "a", "headers": {"ratelimit": "both"}, "rate_limits": [
+        {"name": "wide", "rate": "100/h"}, {"name": "each", "rate": "60/h", "burst": 3, "key": [{"header": "x-client"}]}]},
+    {"name": "b", "headers": {"ratelimit": "both"}, "rate_limits": [{"name": "tight", "rate": "2/h"}]},
+    {"name": "c", "headers": {"ratelimit": "off"}, "rate_limits": [{"name": "quiet", "rate": "10/h"}]},
+    {"name": "d", "mode": "shadow", "headers": {"ratelimit": "both"}, "rate_limits": [{"name": "dark", "rate": "1/h"}]}]}"#;
+
+#[test]
+fn several_policies_tell_each_header_once_and_the_trio_of_the_tightest() {
+    let mut proxy = Workers::new(1, SEVERAL);
+    let admitted = proxy.ask(0, &[("x-client", "a")]).unwrap();
+    assert_eq!(
+        proxy.answer(admitted, &ok()),
+        [
+            r#"ratelimit-policy: "wide";q=100;w=3600, "each";q=60;w=3600, "tight";q=2;w=3600"#,
+            r#"ratelimit: "wide";r=99;t=36, "each";r=2;t=60, "tight";r=1;t=1800"#,
+            "x-ratelimit-limit: 2",
+            "x-ratelimit-remaining: 1",
+            "x-ratelimit-reset: 1800",
+        ]
+    );
+    proxy.serve(0, &[("x-client", "a")], &ok());
+    let (reply, line) = proxy.ask(0, &[("x-client", "a")]).unwrap_err();
+    assert_eq!(line, "rate_limited;policy=b;limit=tight");
+    let told: Vec<_> = reply.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    assert_eq!(
+        told[..7],
+        [
+            "retry-after: 1800",
+            "x-tidegate-reason: rate_limited;policy=b;limit=tight",
+            r#"ratelimit-policy: "wide";q=100;w=3600, "each";q=60;w=3600, "tight";q=2;w=3600"#,
+            r#"ratelimit: "wide";r=98;t=36, "each";r=1;t=60, "tight";r=0;t=1800"#,
+            "x-ratelimit-limit: 2",
+            "x-ratelimit-remaining: 0",
+            "x-ratelimit-reset: 1800",
+        ]
+    );
 }

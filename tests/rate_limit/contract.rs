@@ -85,8 +85,8 @@ fn the_largest_numbers_neither_panic_nor_open_the_limit() {
                 for cost in [0, 1, u64::MAX] {
                     let _ = solo.wait(NONE, cost, now);
                     if let Ok((mut charged, _)) = solo.limiter.reserve(&solo.share, NONE, 0, cost, u64::MAX, now) {
-                        solo.limiter.charge_late(&solo.share, &mut charged, u64::MAX, now);
-                        solo.limiter.refund(&solo.share, charged, u64::MAX);
+                        let _ = solo.limiter.charge_late(&solo.share, &mut charged, u64::MAX, now);
+                        let _ = solo.limiter.refund(&solo.share, charged, u64::MAX);
                     }
                 }
             }
@@ -102,7 +102,7 @@ fn a_cost_charged_late_has_to_refill_before_anything_passes() {
     let at = |algorithm| {
         let mut solo = Solo::new(&settings(algorithm, quota(10, 10 * SECOND, 10), 1));
         let mut charged = solo.charge(NONE, 1, 0).unwrap();
-        assert!(solo.limiter.charge_late(&solo.share, &mut charged, 29, 0));
+        assert!(solo.limiter.charge_late(&solo.share, &mut charged, 29, 0).is_ok());
         assert_eq!(solo.remaining(NONE, 0), 0);
         let wait = solo.wait(NONE, 1, 0).unwrap();
         assert_eq!((charged.budget.remaining, charged.budget.grows_in), (0, Some(wait)));
@@ -161,7 +161,7 @@ fn a_refund_that_comes_after_the_bucket_would_have_overflowed_gives_nothing_back
     let mut solo = bucket(quota(1, SECOND, 2));
     let charged = solo.charge(NONE, 1, 0).unwrap();
     assert!(solo.takes(NONE, 2, SECOND), "refilled meanwhile");
-    assert!(solo.limiter.refund(&solo.share, charged, SECOND));
+    assert!(solo.limiter.refund(&solo.share, charged, SECOND).is_ok());
     assert!(!solo.takes(NONE, 1, SECOND));
 }
 
@@ -170,8 +170,36 @@ fn a_refund_of_an_exhausted_bucket_is_whole_also_when_it_comes_late() {
     let mut solo = bucket(quota(10, SECOND, 10));
     assert!(solo.takes(NONE, 9, 0));
     let charged = solo.charge(NONE, 1, 0).unwrap();
-    assert!(solo.limiter.refund(&solo.share, charged, 100 * MS));
+    assert!(solo.limiter.refund(&solo.share, charged, 100 * MS).is_ok());
     assert_eq!(solo.remaining(NONE, 100 * MS), 2);
+}
+
+#[test]
+fn a_late_refund_that_nothing_came_before_is_as_if_there_had_been_no_charge() {
+    for algorithm in ALGORITHMS {
+        let told = |refund: bool, later: Nanos| {
+            let mut solo = Solo::new(&settings(algorithm, quota(4, 4 * SECOND, 4), 1));
+            assert!(solo.takes(NONE, 1, SECOND));
+            if refund {
+                let charged = solo.charge(NONE, 2, SECOND).unwrap();
+                assert!(solo.limiter.refund(&solo.share, charged, later).is_ok());
+            }
+            solo.limiter.check(&solo.share, NONE, 0, 4, later)
+        };
+        for later in (4..40).map(|quarter| quarter * SECOND / 4) {
+            assert_eq!(told(true, later), told(false, later), "{algorithm:?} at {later}");
+        }
+    }
+}
+
+#[test]
+fn a_paced_request_is_never_held_longer_than_asked_also_where_another_worker_is_ahead_in_time() {
+    let mut solo = bucket(quota(10, SECOND, 1));
+    assert!(solo.takes(NONE, 1, 50 * MS));
+    // 100 ms from the newest reading of the clock are 150 from this one.
+    let refused = solo.limiter.reserve(&solo.share, NONE, 0, 1, 120 * MS, 0).map(|(_, at)| at).unwrap_err();
+    assert_eq!(refused.wait, Some(150 * MS));
+    assert_eq!(solo.limiter.reserve(&solo.share, NONE, 0, 1, 150 * MS, 0).map(|(_, at)| at), Ok(150 * MS));
 }
 
 #[test]
@@ -179,7 +207,7 @@ fn a_refund_of_a_window_that_is_gone_changes_nothing() {
     let mut solo = Solo::new(&settings(Algorithm::FixedWindow, quota(2, SECOND, 1), 1));
     let charged = solo.charge(NONE, 1, 0).unwrap();
     assert!(solo.takes(NONE, 2, SECOND));
-    assert!(solo.limiter.refund(&solo.share, charged, SECOND));
+    assert!(solo.limiter.refund(&solo.share, charged, SECOND).is_ok());
     assert!(!solo.takes(NONE, 1, SECOND));
 }
 
@@ -188,7 +216,7 @@ fn a_refund_comes_off_the_window_that_fades() {
     let mut solo = Solo::new(&settings(Algorithm::SlidingWindow, quota(4, SECOND, 1), 1));
     let charged = solo.charge(NONE, 4, 0).unwrap();
     assert_eq!(solo.remaining(NONE, SECOND + SECOND / 2), 2);
-    assert!(solo.limiter.refund(&solo.share, charged, SECOND));
+    assert!(solo.limiter.refund(&solo.share, charged, SECOND).is_ok());
     assert_eq!(solo.remaining(NONE, SECOND), 4);
 }
 
@@ -197,9 +225,9 @@ fn refunds_of_several_requests_do_not_add_up_to_more_than_the_bucket_holds() {
     let mut solo = bucket(quota(1, 10, 2));
     let first = solo.charge(NONE, 1, 0).unwrap();
     let second = solo.charge(NONE, 1, 0).unwrap();
-    assert!(solo.limiter.refund(&solo.share, first, 0));
+    assert!(solo.limiter.refund(&solo.share, first, 0).is_ok());
     assert!(solo.takes(NONE, 1, 9));
     // Of the second nothing is due but a tenth of a token: without both, the bucket would have been full at 9.
-    assert!(solo.limiter.refund(&solo.share, second, 9));
+    assert!(solo.limiter.refund(&solo.share, second, 9).is_ok());
     assert_eq!((0..3).filter(|_| solo.takes(NONE, 1, 10)).count(), 1);
 }

@@ -104,7 +104,7 @@ impl Workers {
                 if !own.is_empty() {
                     let request = own.remove(nth % own.len());
                     drop(all);
-                    assert!(limiter.refund(self, request.charged, now));
+                    assert!(limiter.refund(self, request.charged, now).is_ok());
                 }
                 return;
             }

@@ -1,6 +1,6 @@
 //! Many keys in a table of fixed size.
 
-use tidegate::control::rate_limit::{Algorithm, RateLimiter, Settings};
+use tidegate::control::rate_limit::{Algorithm, NotMade, RateLimiter, Settings};
 
 use super::support::*;
 #[cfg(target_family = "wasm")]
@@ -67,7 +67,7 @@ fn a_refund_frees_a_slot_that_nothing_else_holds() {
     for algorithm in [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::FixedWindow] {
         let mut solo = Solo::new(&settings(algorithm, quota(3, HOUR, 3), 1));
         let charged = solo.charge(key(0), 1, SECOND).unwrap();
-        assert!(solo.limiter.refund(&solo.share, charged, SECOND));
+        assert!(solo.limiter.refund(&solo.share, charged, SECOND).is_ok());
         assert!(!solo.charge(key(1), 1, SECOND).unwrap().budget.overflow);
     }
 }
@@ -78,12 +78,46 @@ fn a_charge_to_the_overflow_budget_is_refunded_and_charged_late_there() {
     assert!(solo.takes(key(0), 1, 0));
     let charged = solo.charge(key(1), 2, 0).unwrap();
     assert_eq!(charged.budget.remaining, 1);
-    assert!(solo.limiter.refund(&solo.share, charged, 0));
+    assert!(solo.limiter.refund(&solo.share, charged, 0).is_ok());
     assert_eq!(solo.remaining(key(2), 0), 3);
     let mut charged = solo.charge(key(1), 1, 0).unwrap();
-    assert!(solo.limiter.charge_late(&solo.share, &mut charged, 4, 0));
+    assert!(solo.limiter.charge_late(&solo.share, &mut charged, 4, 0).is_ok());
     assert_eq!(solo.wait(key(2), 1, 0), Some(3 * HOUR));
     assert_eq!(solo.remaining(key(0), 0), 2);
+}
+
+#[test]
+fn what_a_response_adds_to_a_key_that_lost_its_slot_is_not_charged_to_others() {
+    for algorithm in [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::FixedWindow] {
+        let mut solo = Solo::new(&settings(algorithm, quota(3, SECOND, 3), 1));
+        let mut slow = solo.charge(key(0), 1, 0).unwrap();
+        // The slot is fresh again and goes to another key, which stays; so the next one shares the overflow budget.
+        assert!(!solo.charge(key(1), 3, 2 * SECOND).unwrap().budget.overflow);
+        assert!(solo.charge(key(2), 1, 2 * SECOND).unwrap().budget.overflow);
+        let told = slow.budget;
+        assert_eq!(solo.limiter.charge_late(&solo.share, &mut slow, 100, 2 * SECOND), Err(NotMade::NoSlot));
+        assert_eq!((slow.budget, solo.remaining(key(2), 2 * SECOND)), (told, 2), "{algorithm:?}");
+        assert_eq!(solo.remaining(key(1), 2 * SECOND), 0);
+        // The control: once a slot is free again it is charged there.
+        let later = 100 * SECOND;
+        assert_eq!(solo.limiter.charge_late(&solo.share, &mut slow, 100, later), Ok(()));
+        assert!(!slow.budget.overflow && !solo.takes(key(0), 1, later), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn a_refund_is_whole_whatever_the_other_keys_of_its_page_were_promised() {
+    for algorithm in [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::FixedWindow] {
+        let mut solo = Solo::new(&settings(algorithm, quota(2, SECOND, 2), 8));
+        let now = SECOND / 2;
+        // Another key on the page has a place far ahead.
+        for _ in 0..6 {
+            assert!(solo.limiter.reserve(&solo.share, key(1), 0, 1, 60 * SECOND, now).is_ok());
+        }
+        let charged = solo.charge(key(0), 1, now).unwrap();
+        assert!(solo.limiter.refund(&solo.share, charged, now).is_ok());
+        assert_eq!(solo.remaining(key(0), now), 2, "{algorithm:?}");
+    }
 }
 
 #[test]

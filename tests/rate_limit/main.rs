@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod contract;
+#[path = "../counting/mod.rs"]
+mod counting;
 #[cfg(not(target_family = "wasm"))]
 mod interleaved;
 mod keys;

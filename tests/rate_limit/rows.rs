@@ -1,7 +1,7 @@
 //! Limits whose settings change, on a host that never forgets a name.
 
 use tidegate::control::rate_limit::{Algorithm, KeyHash, RateLimiter};
-use tidegate::share::{LEASE, ROWS};
+use tidegate::share::{LEASE, ROWS, ShareError};
 
 use super::support::*;
 #[cfg(target_family = "wasm")]
@@ -78,4 +78,15 @@ fn two_workers_that_configure_the_same_at_once_share_one_row() {
     let (mut one, mut two) = (open(&share, 7, 0), open(&share, 7, 0));
     assert!(one.charge(&share, NONE, 0, 3, 0).is_ok());
     assert!(two.charge(&share, NONE, 0, 3, 0).is_err());
+}
+
+#[test]
+fn a_host_that_always_says_another_was_first_refuses_a_limit_and_does_not_hang() {
+    let share = Counting::default();
+    share.fail_store.set(Some(ShareError::Conflict));
+    let settings = settings(Algorithm::TokenBucket, quota(1, HOUR, 5), 1_000);
+    let refused = RateLimiter::reusing(&settings, &share, "limit", 1, 0).err();
+    assert_eq!(refused, Some(ShareError::Conflict));
+    share.fail_store.set(None);
+    assert!(open(&share, 1, 0).charge(&share, NONE, 0, 5, 0).is_ok());
 }

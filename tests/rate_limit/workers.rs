@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use tidegate::control::rate_limit::{ATTEMPTS, Algorithm, KeyHash, RateLimiter};
+use tidegate::control::rate_limit::{ATTEMPTS, Algorithm, KeyHash, NotMade, RateLimiter};
 use tidegate::share::{Memory, ShareError};
 
 use super::interleaved::*;
@@ -94,6 +94,21 @@ fn a_charge_that_always_comes_second_is_refused_and_says_why() {
     assert!(refused.contended);
     assert_eq!(refused.conflicts, ATTEMPTS);
     assert_eq!(share.stores.get(), ATTEMPTS);
+    assert_eq!((refused.wait, refused.budget.grows_in), (None, None), "nobody knows");
+}
+
+#[test]
+fn a_refund_or_a_late_charge_that_always_comes_second_is_left_out_and_says_why() {
+    let share = Counting::default();
+    let settings = settings(Algorithm::TokenBucket, quota(1, HOUR, 5), 1);
+    let mut limiter = RateLimiter::new(&settings, &share, "limit").unwrap();
+    let mut charged = limiter.charge(&share, KeyHash::NONE, 0, 2, 0).unwrap();
+    share.fail_store.set(Some(ShareError::Conflict));
+    assert_eq!(limiter.charge_late(&share, &mut charged, 1, 0), Err(NotMade::Contended));
+    assert_eq!(limiter.refund(&share, charged, 0), Err(NotMade::Contended));
+    assert_eq!(share.stores.get(), 1 + 2 * ATTEMPTS);
+    share.fail_store.set(None);
+    assert_eq!(limiter.check(&share, KeyHash::NONE, 0, 1, 0).unwrap().remaining, 3, "the charge stands");
 }
 
 #[test]
@@ -109,8 +124,8 @@ fn without_shared_state_requests_are_admitted_and_the_failure_is_told() {
         assert!(charged.failed());
         assert_eq!(charged.budget.remaining, 5);
         assert!(limiter.check(&share, KeyHash::NONE, 0, 1, 0).is_ok());
-        assert!(limiter.charge_late(&share, &mut charged, 9, 0));
-        assert!(limiter.refund(&share, charged, 0));
+        assert!(limiter.charge_late(&share, &mut charged, 9, 0).is_ok());
+        assert!(limiter.refund(&share, charged, 0).is_ok());
     }
     share.fail_load.set(None);
     share.fail_store.set(None);

@@ -27,7 +27,9 @@ struct Host {
     share: Memory,
     bytes: Count<usize>,
     plain: Count<usize>,
+    stores: Count<usize>,
     metrics: Count<u32>,
+    answer: Vec<u8>,
 }
 
 impl Host {
@@ -66,6 +68,7 @@ impl SharedState for Host {
 
     fn store(&self, pages: Pages, index: u32, bytes: &[u8], expected: Version) -> Result<(), ShareError> {
         self.plainly();
+        self.stores.set(self.stores.get() + 1);
         self.share.store(pages, index, bytes, expected)
     }
 }
@@ -92,17 +95,11 @@ impl<'a> Facts<'a> for Host {
     }
 }
 
-/// A good answer.
+/// A good answer, with a body unless it is told otherwise.
 impl Stream for Host {
-    fn response_header(&self, name: &str) -> Option<&[u8]> {
-        if name == ":status" {
-            self.with_bytes();
-            Some(b"200")
-        } else {
-            // Absent: nothing is returned.
-            self.plainly();
-            None
-        }
+    fn response_headers(&self) -> Option<HeaderMap<'_>> {
+        self.with_bytes();
+        HeaderMap::parse(&self.answer)
     }
 
     fn response_trailer(&self, _: &str) -> Option<&[u8]> {
@@ -134,6 +131,8 @@ pub struct Worker {
     random: SplitMix64,
     engine: Engine,
     permit: Permit,
+    /// Whether answers have a body.
+    pub body: bool,
 }
 
 impl Worker {
@@ -141,11 +140,28 @@ impl Worker {
     pub fn new(policies: &Value) -> Self {
         let text = json!({"policies": policies}).to_string();
         let config = config::read(text.as_bytes()).unwrap();
-        let (now, host, own) = (1_000_000_000_000, Host::default(), Memory::new());
+        let answer = super::requests::encode(&[(":status", "200"), ("x-envoy-upstream-service-time", "3")]);
+        let host = Host { answer, ..Host::default() };
+        let (now, own) = (1_000_000_000_000, Memory::new());
         let (stats, mut random) = (Registry::default(), SplitMix64::new(1));
         let mut env = env(now, &host, &own, &mut random, &stats);
-        let engine = Engine::new(&config, None, "test", &mut env).unwrap();
-        Self { now, host, own, stats, random, engine, permit: Permit::default() }
+        let engine = Engine::new(&config, &[], "test", &mut env).unwrap();
+        Self { now, host, own, stats, random, engine, permit: Permit::default(), body: true }
+    }
+
+    /// How many pages have been stored, over all requests.
+    pub fn stores(&self) -> usize {
+        self.host.stores.get()
+    }
+
+    /// A request that stays in flight.
+    pub fn begin(&mut self, raw: &[u8]) -> Permit {
+        let mut permit = Permit::default();
+        let mut env = env(self.now, &self.host, &self.own, &mut self.random, &self.stats);
+        let request = Request::new(HeaderMap::parse(raw).unwrap(), &self.host);
+        let decision = self.engine.decide(&request, &mut permit, &mut env);
+        assert!(matches!(decision, Decision::Admitted { .. }), "{decision:?}");
+        permit
     }
 
     /// A request and its whole life: whether it was admitted, and what it cost the host beyond the clock.
@@ -159,7 +175,7 @@ impl Worker {
         let request = Request::new(HeaderMap::parse(raw).unwrap(), host);
         let decision = self.engine.decide(&request, &mut self.permit, &mut env);
         if !self.permit.is_empty() {
-            self.engine.response_headers(host, false, &mut self.permit, &mut env);
+            self.engine.response_headers(host, !self.body, &mut self.permit, &mut env);
             self.engine.end(host, &mut self.permit, &mut env);
         }
         let calls = Calls { bytes: host.bytes.get(), plain: host.plain.get() };

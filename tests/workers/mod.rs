@@ -1,4 +1,5 @@
 //! Workers of a simulated proxy: engines that share a memory, with time that stands still until told.
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -43,7 +44,8 @@ struct Worker {
     own: Memory,
     stats: Registry,
     random: SplitMix64,
-    engine: Engine,
+    /// The last decides; those before serve the requests they decided about to their end.
+    engines: Vec<Engine>,
 }
 
 type Question = fn(&mut Engine, &Request<'_>, &mut Permit, &mut Env<'_>) -> Decision;
@@ -58,17 +60,22 @@ pub struct Workers {
     pub asked: u32,
     scrape: Scrape,
     workers: Vec<Worker>,
+    streams: u32,
 }
 
 /// A request that was admitted, or is held.
 #[derive(Debug)]
 pub struct Admitted {
-    worker: usize,
+    pub worker: usize,
+    engine: usize,
+    stream: u32,
     permit: Permit,
     /// The refusal that was not carried out.
     pub shadow: Option<String>,
     /// Until when it is held.
     pub until: Option<u64>,
+    /// It waits in a queue.
+    pub queued: bool,
     raw: Vec<u8>,
 }
 
@@ -79,26 +86,69 @@ impl Workers {
         let (share, scrape) = (Memory::new(), Scrape::default());
         // Long after the host's clock began, as in life.
         let now = 1_000 * SECOND;
-        let mut proxy = Self { now, may_wait: true, share, asked: 0, scrape, workers: Vec::new() };
+        let mut proxy = Self { now, may_wait: true, share, asked: 0, scrape, workers: Vec::new(), streams: 0 };
         for seed in 0..count {
             let mut parts = (Memory::new(), Registry::default(), SplitMix64::new(seed as u64));
             let engine = {
                 let mut env = env(proxy.now, &proxy.share, &proxy.scrape, &mut parts);
-                Engine::new(&config, None, "test", &mut env).expect("a memory shares everything")
+                Engine::new(&config, &[], "test", &mut env).expect("a memory shares everything")
             };
             let (own, stats, random) = parts;
-            proxy.workers.push(Worker { own, stats, random, engine });
+            proxy.workers.push(Worker { own, stats, random, engines: vec![engine] });
         }
         proxy
     }
 
-    /// All workers get another configuration.
+    /// All workers get another configuration. What the one before decided about it serves to its end.
     pub fn reconfigure(&mut self, configuration: &str) {
+        for worker in 0..self.workers.len() {
+            self.reconfigure_one(worker, configuration);
+        }
+    }
+
+    /// One worker gets another configuration, before or after the others.
+    pub fn reconfigure_one(&mut self, worker: usize, configuration: &str) {
         let config = read(configuration);
-        self.each(|engine, env| {
-            let next = Engine::new(&config, Some(engine), "test", env).expect("a memory shares everything");
-            *engine = next;
+        self.with_all(worker, |engines, env| {
+            let newest_first: Vec<&Engine> = engines.iter().rev().collect();
+            let next = Engine::new(&config, &newest_first, "test", env).expect("a memory shares everything");
+            engines.push(next);
         });
+    }
+
+    /// The last request of a worker's oldest engine has ended, say because its listener has drained.
+    pub fn retire_oldest(&mut self, worker: usize) {
+        self.with_all(worker, |engines, env| {
+            let oldest = engines.remove(0);
+            let newest_first: Vec<&Engine> = engines.iter().rev().collect();
+            oldest.retire(&newest_first, env);
+        });
+    }
+
+    /// The last request of a worker's newest engine has ended, where its host uses the one before again.
+    pub fn retire_newest(&mut self, worker: usize) {
+        self.with_all(worker, |engines, env| {
+            let newest = engines.pop().expect("there are two");
+            let newest_first: Vec<&Engine> = engines.iter().rev().collect();
+            newest.retire(&newest_first, env);
+        });
+    }
+
+    fn with_all(&mut self, worker: usize, act: impl FnOnce(&mut Vec<Engine>, &mut Env<'_>)) {
+        let Worker { own, stats, random, engines } = &mut self.workers[worker];
+        let (now, may_wait, share, metrics) = (self.now, self.may_wait, &self.share, &self.scrape);
+        act(engines, &mut Env { now, share, own, random, metrics, stats, may_wait, hash_key: (1, 2) });
+    }
+
+    /// A worker's VM dies, and another takes its place. Its requests are never heard of again.
+    pub fn kill(&mut self, worker: usize, configuration: &str) {
+        let mut parts = (Memory::new(), Registry::default(), SplitMix64::new(1_000 + u64::from(self.streams)));
+        let engine = {
+            let mut env = env(self.now, &self.share, &self.scrape, &mut parts);
+            Engine::new(&read(configuration), &[], "test", &mut env).expect("a memory shares everything")
+        };
+        let (own, stats, random) = parts;
+        self.workers[worker] = Worker { own, stats, random, engines: vec![engine] };
     }
 
     /// Time passes.
@@ -113,12 +163,15 @@ impl Workers {
 
     fn each(&mut self, act: impl Fn(&mut Engine, &mut Env<'_>)) {
         for worker in 0..self.workers.len() {
-            self.with(worker, &act);
+            for engine in 0..self.workers[worker].engines.len() {
+                self.with((worker, engine), &act);
+            }
         }
     }
 
-    fn with<T>(&mut self, worker: usize, act: impl FnOnce(&mut Engine, &mut Env<'_>) -> T) -> T {
-        let Worker { own, stats, random, engine } = &mut self.workers[worker];
+    fn with<T>(&mut self, (worker, engine): (usize, usize), act: impl FnOnce(&mut Engine, &mut Env<'_>) -> T) -> T {
+        let Worker { own, stats, random, engines } = &mut self.workers[worker];
+        let engine = &mut engines[engine];
         let (now, may_wait, share, metrics) = (self.now, self.may_wait, &self.share, &self.scrape);
         let mut env = Env { now, share, own, random, metrics, stats, may_wait, hash_key: (1, 2) };
         act(engine, &mut env)
@@ -130,7 +183,31 @@ impl Workers {
         all.retain(|(name, _)| headers.iter().all(|(given, _)| given != name));
         all.extend(headers);
         let raw = encode(&all);
-        self.put(Admitted { worker, permit: Permit::default(), shadow: None, until: None, raw }, Engine::decide)
+        self.streams += 1;
+        let (stream, engine, mut permit) = (self.streams, self.workers[worker].engines.len() - 1, Permit::default());
+        permit.of_stream(stream);
+        let asked = Admitted { worker, engine, stream, permit, shadow: None, until: None, queued: false, raw };
+        self.put(asked, Engine::decide)
+    }
+
+    /// Everybody of those that wait whose turn it is at a worker goes on, or is turned away: by their place in the order
+    /// in which they were asked.
+    pub fn wake(&mut self, worker: usize, waiting: &mut Vec<Admitted>) -> Vec<(u32, Result<Admitted, String>)> {
+        let mut gone_on = Vec::new();
+        for engine in 0..self.workers[worker].engines.len() {
+            while let Some(woken) = self.with((worker, engine), |engine, env| engine.wake(env)) {
+                let stream = woken.stream();
+                let at = waiting.iter().position(|one| one.worker == worker && one.stream == stream);
+                let mut one = waiting.swap_remove(at.expect("only those that wait are woken"));
+                one.permit.grant(woken).expect("only once");
+                match self.resume(one) {
+                    Ok(again) if again.queued => waiting.push(again),
+                    Ok(admitted) => gone_on.push((stream, Ok(admitted))),
+                    Err((_, line)) => gone_on.push((stream, Err(line))),
+                }
+            }
+        }
+        gone_on
     }
 
     /// A request that is held goes on.
@@ -138,19 +215,38 @@ impl Workers {
         self.put(held, Engine::resume)
     }
 
+    /// The same where the proxy does not give its headers again.
+    pub fn resume_unread(&mut self, held: Admitted) -> Result<Admitted, (LocalReply, String)> {
+        self.put(held, |engine, _, permit, env| engine.resume_unread(permit, env))
+    }
+
     fn put(&mut self, mut asked: Admitted, question: Question) -> Result<Admitted, (LocalReply, String)> {
-        let Admitted { worker, permit, raw, .. } = &mut asked;
+        let Admitted { worker, engine, permit, raw, .. } = &mut asked;
         let proxy = Proxy::new(&[("xds\0cluster_name", "backend")]);
         let request = Request::new(HeaderMap::parse(raw).unwrap(), &proxy);
-        let decision = self.with(*worker, |engine, env| question(engine, &request, permit, env));
+        let decision = self.with((*worker, *engine), |engine, env| question(engine, &request, permit, env));
         match decision {
-            Decision::Unmatched => Ok(Admitted { shadow: None, until: None, ..asked }),
-            Decision::Admitted { shadow } => Ok(Admitted { shadow, until: None, ..asked }),
-            Decision::Wait { until } => Ok(Admitted { until: Some(until), ..asked }),
+            Decision::Unmatched => Ok(Admitted { shadow: None, until: None, queued: false, ..asked }),
+            Decision::Admitted { shadow } => Ok(Admitted { shadow, until: None, queued: false, ..asked }),
+            Decision::Wait { until } => Ok(Admitted { until: Some(until), queued: false, ..asked }),
+            Decision::Queued => Ok(Admitted { until: None, queued: true, ..asked }),
             Decision::Rejected { reply, line } => {
                 assert!(permit.is_empty(), "a rejected request holds nothing");
                 Err((reply, line))
             }
+        }
+    }
+
+    /// So many more bytes of the body of a request that was admitted; what the access log then has of it, if that changes.
+    pub fn receive(&mut self, admitted: &mut Admitted, bytes: usize) -> Result<Option<String>, (LocalReply, String)> {
+        if !admitted.permit.body_grew(bytes) {
+            return Ok(None);
+        }
+        let at = (admitted.worker, admitted.engine);
+        match self.with(at, |engine, env| engine.cut_off(&mut admitted.permit, env)) {
+            Decision::Rejected { reply, line } => Err((reply, line)),
+            Decision::Admitted { shadow } => Ok(shadow),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -168,8 +264,8 @@ impl Workers {
 
     /// The upstream answers an admitted request; the headers that were added for the client.
     pub fn answer(&mut self, mut admitted: Admitted, answer: &Answer) -> Vec<String> {
-        let stream = Response { answer, added: RefCell::default(), asked: Cell::default() };
-        self.with(admitted.worker, |engine, env| {
+        let stream = Response::new(answer);
+        self.with((admitted.worker, admitted.engine), |engine, env| {
             if !answer.headers.is_empty() {
                 engine.response_headers(&stream, answer.trailers.is_empty(), &mut admitted.permit, env);
             }
@@ -187,8 +283,16 @@ impl Workers {
 
     /// The upstream sends the headers of an answer whose body goes on; the answer comes later.
     pub fn start_answer(&mut self, admitted: &mut Admitted, answer: &Answer) {
-        let stream = Response { answer, added: RefCell::default(), asked: Cell::default() };
-        self.with(admitted.worker, |engine, env| engine.response_headers(&stream, false, &mut admitted.permit, env));
+        let stream = Response::new(answer);
+        self.with((admitted.worker, admitted.engine), |engine, env| {
+            engine.response_headers(&stream, false, &mut admitted.permit, env)
+        });
+    }
+
+    /// How many internal errors were counted, of any kind.
+    pub fn errors(&self) -> i64 {
+        let values = self.scrape.values.borrow();
+        values.iter().filter(|(name, _)| name.starts_with("tidegate_errors_total")).map(|(_, errors)| errors).sum()
     }
 
     /// A stat by its full name; 0 if nobody has touched it.
@@ -249,20 +353,25 @@ impl Answer {
 
 struct Response<'a> {
     answer: &'a Answer,
+    headers: Vec<u8>,
     added: RefCell<Vec<String>>,
     asked: Cell<u32>,
 }
 
-impl Response<'_> {
+impl<'a> Response<'a> {
+    fn new(answer: &'a Answer) -> Self {
+        Self { answer, headers: encode(&answer.headers), added: RefCell::default(), asked: Cell::default() }
+    }
+
     fn count(&self) {
         self.asked.set(self.asked.get() + 1);
     }
 }
 
 impl Stream for Response<'_> {
-    fn response_header(&self, name: &str) -> Option<&[u8]> {
+    fn response_headers(&self) -> Option<HeaderMap<'_>> {
         self.count();
-        find(&self.answer.headers, name)
+        HeaderMap::parse(&self.headers)
     }
 
     fn response_trailer(&self, name: &str) -> Option<&[u8]> {

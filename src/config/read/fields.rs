@@ -23,7 +23,7 @@ pub(super) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// Reports a node that is no object, fields that the schema does not have, and what this build does not support.
+    /// Reports a node that is no object, and fields that the schema does not have.
     #[inline(never)]
     pub fn open(cx: &mut Context, node: &'n Node, schema: &'static Schema) -> Option<Self> {
         let Kind::Object(list) = &node.kind else {
@@ -35,19 +35,7 @@ impl<'n> Fields<'n> {
                 cx.within(Step::Field(name), |cx| cx.error(value, unknown(name, schema)));
             }
         }
-        let fields = Self { schema, node, list };
-        for entry in cx.unsupported.iter().filter(|entry| entry.schema == schema.name) {
-            let value = fields.get(entry.field);
-            if entry.when.holds(value) {
-                let what = match value.map(|node| &node.kind) {
-                    Some(Kind::String(text)) => quote(text),
-                    Some(_) => "this field".to_owned(),
-                    None => "the default".to_owned(),
-                };
-                fields.error(cx, entry.field, format!("{what} is not supported yet"));
-            }
-        }
-        Some(fields)
+        Some(Self { schema, node, list })
     }
 
     /// The first field of this name.

@@ -62,8 +62,8 @@ const MAX_POLICIES: usize = 1000;
 const MAX_RATE_LIMITS: usize = 64;
 
 /// Reads a whole configuration.
-pub(super) fn config(root: &Node, unsupported: &'static [super::unsupported::Entry]) -> Result<Config, Errors> {
-    let mut cx = Context::new(unsupported);
+pub(super) fn config(root: &Node) -> Result<Config, Errors> {
+    let mut cx = Context::new();
     duplicates(&mut cx, root);
     let config = read(&mut cx, root);
     cx.finish(config)

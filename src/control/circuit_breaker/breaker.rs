@@ -1,12 +1,12 @@
 //! One breaker as one worker sees it: a copy of the shared record, and the cells that all workers add to.
 
 use super::machine::{Admission, Calls, Ending, Phase, Record};
-use super::page;
+use super::page::{self, Content};
 use super::settings::{Settings, Window};
-use super::state::{Counts, Denied, Grant, Heard, Probe, SlotId, Transition, TripReason};
+use super::state::{Counts, Denied, Grant, Heard, Probe, Transition, TripReason};
 use super::window::{BUCKETS, Totals, judge};
 use crate::control::{Nanos, Random};
-use crate::share::{Cell, Pages, ShareError, SharedState};
+use crate::share::{Cell, Pages, ShareError, SharedState, Version};
 
 /// How often a change is tried against other workers'. One of them succeeds each time, so with fewer workers than
 /// this a change fails only when the others keep changing the same page.
@@ -27,12 +27,34 @@ pub(super) type Decision = (Result<(u64, Grant), Denied>, Option<Transition>);
 #[derive(Debug)]
 pub(super) struct Breaker {
     pub label: String,
-    pages: Pages,
-    index: u32,
+    /// The key's; `None` for the breaker that many keys share.
+    pub key_hash: Option<u64>,
+    place: Place,
     cells: Cells,
     /// What `cells.changes` said before `record` was read; `None` before the first time.
     seen: Option<i64>,
     record: Record,
+}
+
+/// Where a breaker's page is, and the epoch it is to be written in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub pages: Pages,
+    pub index: u32,
+    pub epoch: u64,
+}
+
+impl Place {
+    /// The record, and whether the page has been written in this epoch.
+    fn load(self, settings: &Settings, share: &dyn SharedState) -> Result<(Record, bool, Version), ShareError> {
+        let mut bytes = vec![0; page::length(settings)];
+        let version = share.load(self.pages, self.index, &mut bytes)?;
+        match page::read(&bytes, self.epoch, settings) {
+            Some(Content::Record(record)) => Ok((record, true, version)),
+            Some(Content::Nothing) => Ok((Record::new(settings), false, version)),
+            Some(Content::Later) | None => Err(ShareError::Unavailable),
+        }
+    }
 }
 
 /// Numbers that only ever grow.
@@ -75,18 +97,16 @@ impl Breaker {
     pub fn open(
         settings: &Settings,
         share: &dyn SharedState,
-        (name, pages): (&str, Pages),
-        slot: SlotId,
-        label: &str,
+        (name, place): (&str, Place),
+        (key_hash, label): (Option<u64>, String),
     ) -> Result<Self, ShareError> {
-        let index = slot.0;
-        let cell = |what: &str| share.cell(&format!("{name}.{index}.{what}"));
+        let cell = |what: &str| share.cell(&format!("{name}.{}.{what}", place.index));
         let totals = match settings.window {
             Window::Time(_) => Some(TotalCells { ok: cell("ok")?, failed: cell("failed")?, slow: cell("slow")? }),
             Window::Count(_) => None,
         };
         let cells = Cells { changes: cell("changes")?, totals };
-        Ok(Self { label: label.to_owned(), pages, index, cells, seen: None, record: Record::new(settings) })
+        Ok(Self { label, key_hash, place, cells, seen: None, record: Record::new(settings) })
     }
 
     /// The record, read again if it has changed since.
@@ -94,9 +114,7 @@ impl Breaker {
         // Read before the page: a change in between is then seen at the next request.
         let changes = share.read(self.cells.changes);
         if self.seen != Some(changes) {
-            let mut bytes = vec![0; page::length(settings)];
-            share.load(self.pages, self.index, &mut bytes)?;
-            self.record = page::decode(&bytes, settings).ok_or(ShareError::Unavailable)?;
+            (self.record, ..) = self.place.load(settings, share)?;
             self.seen = Some(changes);
         }
         Ok(&self.record)
@@ -108,15 +126,14 @@ impl Breaker {
         at: &mut At<'_>,
         mut change: impl FnMut(&mut Record, &mut At<'_>) -> T,
     ) -> Result<(T, Option<Transition>), ShareError> {
-        let length = page::length(at.settings);
         for _ in 0..MAX_TRIES {
-            let mut bytes = vec![0; length];
-            let version = at.share.load(self.pages, self.index, &mut bytes)?;
-            let before = page::decode(&bytes, at.settings).ok_or(ShareError::Unavailable)?;
+            let (before, written, version) = self.place.load(at.settings, at.share)?;
             let mut after = before.clone();
             let value = change(&mut after, at);
-            if after != before {
-                match at.share.store(self.pages, self.index, &page::encode(&after, length), version) {
+            let changed = after != before;
+            if changed {
+                let bytes = page::write(&after, self.place.epoch, page::length(at.settings));
+                match at.share.store(self.place.pages, self.place.index, &bytes, version) {
                     Ok(()) => {}
                     Err(ShareError::Conflict) => continue,
                     Err(unavailable) => return Err(unavailable),
@@ -124,7 +141,8 @@ impl Breaker {
             }
             let transition = after.transition_from(&before, at.now);
             self.record = after;
-            if transition.is_some() {
+            // Also at the first change of an epoch: a worker that holds on to the one before learns that it is over.
+            if transition.is_some() || (changed && !written) {
                 self.tell(at.share);
             }
             return Ok((value, transition));
@@ -132,9 +150,14 @@ impl Breaker {
         Err(ShareError::Conflict)
     }
 
-    /// Makes every worker read the record again.
-    fn tell(&self, share: &dyn SharedState) {
+    /// Makes every other worker read the record again. This one has just stored it, and need not if nobody else told too.
+    fn tell(&mut self, share: &dyn SharedState) {
         share.add(self.cells.changes, 1);
+        let before = self.seen.map(|seen| seen.wrapping_add(1));
+        let now = Some(share.read(self.cells.changes));
+        if now == before {
+            self.seen = now;
+        }
     }
 
     pub fn acquire(&mut self, at: &mut At<'_>) -> Result<Decision, ShareError> {

@@ -9,6 +9,8 @@
 //! | [`HalfOpen`] | [`Closed`] | [`HalfOpen::close`]: every probe was good, to its end or for as long as a probe may take |
 //! | [`HalfOpen`] | [`Open`] | [`HalfOpen::reopen`]: a probe failed or had no answer in time |
 
+mod half_open;
+
 use super::settings::{Settings, Window};
 use super::state::{Counts, Denied, Grant, Heard, Outcome, Probe, State, Transition, TripReason};
 use super::window::{CountWindow, TimeWindow, reaches};
@@ -348,67 +350,6 @@ impl Open {
 
     fn denial(&self, now: Nanos) -> Denied {
         Denied::Open { reason: self.reason, retry_in: self.until.saturating_sub(now) }
-    }
-}
-
-// === impl HalfOpen ===
-
-impl HalfOpen {
-    fn is_full(&self, settings: &Settings) -> bool {
-        let out = u32::try_from(self.out.len()).unwrap_or(u32::MAX);
-        self.good.saturating_add(out) >= settings.probes
-    }
-
-    fn is_past(settings: &Settings, probe: Probe, now: Nanos) -> bool {
-        now.saturating_sub(probe.at) >= settings.probe_timeout
-    }
-
-    /// Whether time alone changes something.
-    fn is_due(&self, settings: &Settings, now: Nanos) -> bool {
-        self.out.iter().any(|probe| Self::is_past(settings, *probe, now))
-    }
-
-    fn is_overdue(&self, settings: &Settings, now: Nanos) -> bool {
-        self.out.iter().any(|probe| probe.heard == Heard::Nothing && Self::is_past(settings, *probe, now))
-    }
-
-    /// Counts the probes as good whose headers were, and whose time is over.
-    fn count_heard(&mut self, settings: &Settings, now: Nanos) {
-        let past = |probe: &mut Probe| probe.heard != Heard::Nothing && Self::is_past(settings, *probe, now);
-        let heard: Vec<_> = self.out.extract_if(.., past).collect();
-        heard.into_iter().for_each(|probe| self.count_good(probe.heard == Heard::Slow));
-    }
-
-    fn count_good(&mut self, slow: bool) {
-        self.good = self.good.saturating_add(1);
-        self.slow = self.slow.saturating_add(u32::from(slow));
-    }
-
-    /// Clears the place of a probe; which of several that are alike does not matter.
-    fn take(&mut self, probe: Probe) -> bool {
-        let place = self.out.iter().position(|out| *out == probe);
-        if let Some(place) = place {
-            self.out.swap_remove(place);
-        }
-        place.is_some()
-    }
-
-    fn close(&self, settings: &Settings, now: Nanos) -> Closed {
-        Closed::new(settings, Some(now))
-    }
-
-    fn reopen(
-        &self,
-        settings: &Settings,
-        reason: TripReason,
-        retry_after: Option<Nanos>,
-        now: Nanos,
-        rng: &mut dyn Random,
-    ) -> Open {
-        let failures = u64::from(reason == TripReason::ProbeFailed && self.good < settings.probes);
-        let counts = Counts { calls: u64::from(self.good).saturating_add(failures), failures, slow: self.slow.into() };
-        let asked = asked_until(settings, retry_after, now);
-        Open::lasting(settings, self.round.saturating_add(1), asked, (reason, counts), now, rng)
     }
 }
 

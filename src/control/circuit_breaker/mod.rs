@@ -27,6 +27,10 @@
 //! judge the same window. A success costs two reads and an addition. Where a bucket ends, a call per worker may fall
 //! on either side. *Count windows* are a ring in the page, exact over all workers, for one compare-and-set a call.
 //!
+//! Pages outlive settings on a host that never forgets a name, so they are leased (see [`crate::share::Lease`]): breakers
+//! of other settings begin with empty pages, and so do those of the same settings once nobody has used them for a while.
+//! What was granted before that changes nothing any more.
+//!
 //! Where shared state fails at request time the request is admitted and not counted, and
 //! [`CircuitBreakers::take_errors`] says so.
 //!
@@ -43,12 +47,12 @@ mod window;
 use std::collections::VecDeque;
 use std::fmt::Display;
 
-use self::breaker::{At, Breaker};
+use self::breaker::{At, Breaker, Place};
 use self::machine::{Ending, Record};
 use self::state::{Grant, Heard, Probe};
 use crate::control::directory::Directory;
 use crate::control::{Nanos, Random};
-use crate::share::{Pages, ShareError, SharedState};
+use crate::share::{Lease, Pages, Return, ShareError, SharedState};
 
 pub use self::settings::{MAX_COUNT_WINDOW, MAX_KEYS, MAX_PROBES, Mode, Settings, Window};
 pub use self::state::{Counts, Denied, Outcome, Permit, SlotId, State, Transition, TripReason};
@@ -62,62 +66,153 @@ pub struct CircuitBreakers {
     settings: Settings,
     name: String,
     pages: Pages,
+    lease: Option<Lease>,
     directory: Directory,
     /// By slot; `None` where this worker has not seen the key.
     breakers: Vec<Option<Box<Breaker>>>,
     transitions: VecDeque<(SlotId, Transition)>,
+    /// Seen for the first time by this worker, and not closed.
+    met: VecDeque<SlotId>,
     errors: u64,
 }
 
 impl CircuitBreakers {
     /// Opens the breakers of this name. At configure time: it creates their shared pages, one a key and one more, of
-    /// about 300 bytes. Breakers of the same name must have the same settings on all workers.
+    /// 512 bytes (up to 3 KiB with a long count window). Breakers of the same name must have the same settings on all
+    /// workers.
     ///
     /// # Errors
     /// [`ShareError`] where the pages cannot be had; open them in [`crate::share::Memory`] then, per worker.
     pub fn new(settings: Settings, share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
+        Self::open(settings.bounded(), share, name.to_owned(), None)
+    }
+
+    /// The same where settings change and the host never forgets a name: those with the same `owner`, a digest of the
+    /// settings, share their breakers for as long as any of them says that it is there, by [`tick`](Self::tick); after
+    /// that, and with other settings, they begin anew. Pages that nobody uses any more are used again.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn reusing(
+        settings: Settings,
+        share: &dyn SharedState,
+        name: &str,
+        owner: u64,
+        now: Nanos,
+    ) -> Result<Self, ShareError> {
         let settings = settings.bounded();
+        // Only pages of the same length can follow each other.
+        let name = format!("{name}/{}", page::length(&settings));
+        let lease = Lease::take(share, &name, owner, Return::BeginsAnew, now)?;
+        let name = format!("{name}/{}", lease.row);
+        Self::open(settings, share, name, Some(lease))
+    }
+
+    fn open(
+        settings: Settings,
+        share: &dyn SharedState,
+        name: String,
+        lease: Option<Lease>,
+    ) -> Result<Self, ShareError> {
         let count = settings.max_keys.saturating_add(1);
         let pages = share.pages(&format!("{name}.breakers"), count, &vec![0; page::length(&settings)])?;
-        let directory = Directory::open(share, name, settings.max_keys)?;
+        let epoch = lease.as_ref().map_or(0, |lease| lease.epoch);
+        let directory = Directory::open(share, &name, settings.max_keys, epoch)?;
         Ok(Self {
             settings,
-            name: name.to_owned(),
+            name,
             pages,
+            lease,
             directory,
             breakers: Vec::new(),
             transitions: VecDeque::new(),
+            met: VecDeque::new(),
             errors: 0,
         })
+    }
+
+    fn epoch(&self) -> u64 {
+        self.lease.as_ref().map_or(0, |lease| lease.epoch)
+    }
+
+    /// If other workers have begun anew, so does this one.
+    fn follow(&mut self, share: &dyn SharedState) -> bool {
+        let moved = self.lease.as_mut().is_some_and(|lease| lease.follow(share));
+        if moved {
+            self.directory.move_to(self.epoch());
+            self.breakers.clear();
+        }
+        moved
+    }
+
+    /// Nobody on this worker uses the breakers any more: unless other workers do, they are forgotten at once.
+    pub fn release(&mut self, share: &dyn SharedState, now: Nanos) {
+        if let Some(lease) = &mut self.lease {
+            lease.release(share, now);
+        }
     }
 
     /// The breaker of a key, by the key's hash (keyed, so that nobody can choose two keys of one hash), allocated on
     /// first sight. `label` names it to people from then on, and is only written then; make it short. A
     /// known key costs no host call.
     pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: impl Display) -> SlotId {
-        let Ok(slot) = self.directory.slot(share, key_hash).map(SlotId) else {
+        let mut found = self.directory.slot(share, key_hash);
+        if found.is_err() && self.follow(share) {
+            found = self.directory.slot(share, key_hash);
+        }
+        let Ok(slot) = found.map(SlotId) else {
             // Not the shared breaker: what this key's requests come to says nothing about the keys that share it.
             self.errors = self.errors.saturating_add(1);
             return NOWHERE;
         };
+        let own = slot.0 < self.settings.max_keys;
+        self.meet(share, slot, own.then_some(key_hash), label);
+        slot
+    }
+
+    /// The breaker of a key that some worker has seen already, by the key's hash or, where many share one, its label.
+    pub fn find(&mut self, share: &dyn SharedState, key_hash: Option<u64>, label: &str) -> Option<SlotId> {
+        let place = match key_hash {
+            None => self.settings.max_keys,
+            Some(key_hash) => self.directory.find(share, key_hash).ok().flatten()?,
+        };
+        self.meet(share, SlotId(place), key_hash, label);
+        Some(SlotId(place))
+    }
+
+    /// Opens a breaker on first sight.
+    fn meet(&mut self, share: &dyn SharedState, slot: SlotId, key_hash: Option<u64>, label: impl Display) {
         let at = usize::try_from(slot.0).unwrap_or(usize::MAX);
         if self.breakers.len() <= at {
             self.breakers.resize_with(at.saturating_add(1), || None);
         }
-        if let Some(place @ None) = self.breakers.get_mut(at) {
-            let label = if slot.0 == self.settings.max_keys { OVERFLOW_LABEL.to_owned() } else { label.to_string() };
-            match Breaker::open(&self.settings, share, (&self.name, self.pages), slot, &label) {
-                Ok(breaker) => *place = Some(Box::new(breaker)),
+        let place = Place { pages: self.pages, index: slot.0, epoch: self.epoch() };
+        if let Some(empty @ None) = self.breakers.get_mut(at) {
+            let label = if key_hash.is_none() { OVERFLOW_LABEL.to_owned() } else { label.to_string() };
+            match Breaker::open(&self.settings, share, (&self.name, place), (key_hash, label)) {
+                Ok(breaker) => {
+                    *empty = Some(Box::new(breaker));
+                    if self.settings.mode == Mode::ForcedOpen {
+                        self.met.push_back(slot);
+                    }
+                }
                 Err(_) => self.errors = self.errors.saturating_add(1),
             }
         }
-        slot
     }
 
     /// What people call this breaker; `None` if this worker has not seen its key.
     pub fn label(&self, slot: SlotId) -> Option<&str> {
-        let at = usize::try_from(slot.0).ok()?;
-        self.breakers.get(at)?.as_ref().map(|breaker| breaker.label.as_str())
+        self.known(slot).map(|breaker| breaker.label.as_str())
+    }
+
+    /// The hash of the breaker's key; `None` also where many keys share it.
+    pub fn key_hash(&self, slot: SlotId) -> Option<u64> {
+        self.known(slot)?.key_hash
+    }
+
+    fn known(&self, slot: SlotId) -> Option<&Breaker> {
+        self.breakers.get(usize::try_from(slot.0).ok()?)?.as_deref()
     }
 
     /// Decides about a request. The permit is to be settled or cancelled exactly once.
@@ -131,7 +226,7 @@ impl CircuitBreakers {
         now: Nanos,
         rng: &mut dyn Random,
     ) -> Result<Permit, Denied> {
-        let unwatched = Permit { slot, generation: 0, grant: Grant::Unwatched };
+        let unwatched = Permit { slot, epoch: self.epoch(), generation: 0, grant: Grant::Unwatched };
         match self.settings.mode {
             Mode::Disabled => return Ok(unwatched),
             Mode::ForcedOpen => return Err(Denied::ForcedOpen),
@@ -140,13 +235,15 @@ impl CircuitBreakers {
         let decision = self.with(slot, share, now, rng, |breaker, at| breaker.acquire(at));
         let Some((decision, transition)) = decision else { return Ok(unwatched) };
         self.report(slot, transition);
-        decision.map(|(generation, grant)| Permit { slot, generation, grant })
+        decision.map(|(generation, grant)| Permit { generation, grant, ..unwatched })
     }
 
     /// The request was not sent after all, its client left, or its outcome is to be ignored: as though it had never
     /// asked. A probe's place is free again.
     pub fn cancel(&mut self, share: &dyn SharedState, permit: Permit) {
-        if let Grant::Probe(probe) = permit.grant {
+        if let Grant::Probe(probe) = permit.grant
+            && self.is_current(&permit)
+        {
             let _ = self.with(permit.slot, share, probe.at, &mut Never, |breaker, at| {
                 breaker.cancel(at, permit.generation, probe)
             });
@@ -157,6 +254,9 @@ impl CircuitBreakers {
     /// as answered well, whatever becomes of the body. For other permits nothing.
     pub fn hear(&mut self, share: &dyn SharedState, permit: &mut Permit, took: Nanos) {
         let Grant::Probe(probe) = permit.grant else { return };
+        if !self.is_current(permit) {
+            return;
+        }
         let heard = if self.settings.is_slow(took) { Heard::Slow } else { Heard::Good };
         let noted = self.with(permit.slot, share, probe.at, &mut Never, |breaker, at| {
             breaker.hear(at, permit.generation, probe, heard)
@@ -176,6 +276,9 @@ impl CircuitBreakers {
         now: Nanos,
         rng: &mut dyn Random,
     ) {
+        if !self.is_current(&permit) {
+            return;
+        }
         let ending = Ending { outcome, slow: self.settings.is_slow(took) };
         let generation = permit.generation;
         let transition = self.with(permit.slot, share, now, rng, |breaker, at| match permit.grant {
@@ -186,11 +289,20 @@ impl CircuitBreakers {
         self.report(permit.slot, transition.flatten());
     }
 
+    /// Whether it was granted in this life of the breakers.
+    fn is_current(&self, permit: &Permit) -> bool {
+        permit.epoch == self.epoch()
+    }
+
+    /// The state of a breaker that no request has come to.
+    pub fn unused(&self) -> State {
+        if self.settings.mode == Mode::ForcedOpen { State::Open } else { State::Closed }
+    }
+
     /// The state of a breaker, for its gauge. About one read of a cell.
     pub fn state(&mut self, share: &dyn SharedState, slot: SlotId) -> State {
         match self.settings.mode {
-            Mode::ForcedOpen => State::Open,
-            Mode::Disabled => State::Closed,
+            Mode::ForcedOpen | Mode::Disabled => self.unused(),
             Mode::Auto => {
                 let state = self.with(slot, share, 0, &mut Never, |breaker, at| {
                     breaker.record(at.settings, at.share).map(Record::state)
@@ -200,9 +312,13 @@ impl CircuitBreakers {
         }
     }
 
-    /// Ends half-open states whose probes are past their timeout, where no request comes to do it. Any number of workers may
-    /// call it at any time.
+    /// Says that the breakers are in use, and ends half-open states whose probes are past their timeout, where no request
+    /// comes to do it. Every second or so; any number of workers may call it at any time.
     pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, rng: &mut dyn Random) {
+        self.follow(share);
+        if let Some(lease) = &mut self.lease {
+            lease.renew(share, now);
+        }
         if self.settings.mode != Mode::Auto {
             return;
         }
@@ -224,6 +340,11 @@ impl CircuitBreakers {
     /// workers each change is handed out once.
     pub fn take_transition(&mut self) -> Option<(SlotId, Transition)> {
         self.transitions.pop_front()
+    }
+
+    /// The next breaker that this worker has met and that is not closed although nobody opened it: it is held open.
+    pub fn take_met(&mut self) -> Option<SlotId> {
+        self.met.pop_front()
     }
 
     /// How often shared state failed since the last time this was asked. The requests concerned were admitted and not
@@ -250,7 +371,8 @@ impl CircuitBreakers {
             Some(Some(breaker)) => act(breaker, &mut At { settings: &self.settings, share, now, rng }).ok(),
             _ => None,
         };
-        if done.is_none() {
+        // Not an error where the page is of a later epoch: the next request is decided in that one.
+        if done.is_none() && !self.follow(share) {
             self.errors = self.errors.saturating_add(1);
         }
         done

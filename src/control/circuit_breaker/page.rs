@@ -1,14 +1,20 @@
 //! A breaker's record as the bytes of a shared page: little-endian, of one length for all states of a policy's
-//! breakers. All zeros is a breaker nobody has used.
+//! breakers. All zeros is a breaker nobody has used, and so is a page of an earlier epoch: breakers of other settings
+//! left it behind, or those of the same in another life.
+
+use std::cmp::Ordering;
 
 use super::machine::{Calls, Closed, HalfOpen, Open, Phase, Record};
 use super::settings::{Settings, Window};
 use super::state::{Counts, Heard, Probe, State, TripReason};
 use super::window::{BUCKETS, CountWindow, TimeWindow, Totals};
 
+/// Pages come in few lengths, so that those of one setting can be used again by the next.
+const STEP: usize = 512;
+
 /// The length of a page under these settings.
 pub(super) fn length(settings: &Settings) -> usize {
-    const HEADER: usize = 9;
+    const HEADER: usize = 17;
     const TIME: usize = 9 + BUCKETS * 24;
     let window = match settings.window {
         Window::Time(_) => TIME,
@@ -17,35 +23,61 @@ pub(super) fn length(settings: &Settings) -> usize {
     let closed = 29 + window;
     let half_open = 17 + 9 * usize::try_from(settings.probes).unwrap_or(0);
     const OPEN: usize = 37;
-    HEADER + closed.max(half_open).max(OPEN)
+    (HEADER + closed.max(half_open).max(OPEN)).next_multiple_of(STEP)
 }
 
-/// The bytes of a record, as long as `length`.
-pub(super) fn encode(record: &Record, length: usize) -> Vec<u8> {
+/// What a page says to somebody of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nothing yet: it was written in an earlier epoch, or never.
+    Nothing,
+    /// This.
+    Record(Record),
+    /// It belongs to a later epoch.
+    Later,
+}
+
+/// What is in these bytes for `epoch`; `None` when they are no page.
+pub(super) fn read(bytes: &[u8], epoch: u64, settings: &Settings) -> Option<Content> {
+    let from = &mut &*bytes;
+    Some(match take(from)?.cmp(&epoch) {
+        Ordering::Less => Content::Nothing,
+        Ordering::Equal => Content::Record(decode(from, settings)?),
+        Ordering::Greater => Content::Later,
+    })
+}
+
+/// The bytes of a record of this epoch, as long as `length`.
+pub(super) fn write(record: &Record, epoch: u64, length: usize) -> Vec<u8> {
     let mut to = Vec::with_capacity(length);
-    put(&mut to, record.generation);
+    put(&mut to, epoch);
+    encode(&mut to, record);
+    to.resize(length, 0);
+    to
+}
+
+fn encode(to: &mut Vec<u8>, record: &Record) {
+    put(to, record.generation);
     to.push(record.state().code());
     match &record.phase {
-        Phase::Closed(closed) => encode_closed(&mut to, closed),
+        Phase::Closed(closed) => encode_closed(to, closed),
         Phase::Open(open) => {
-            put(&mut to, open.until);
-            put_u32(&mut to, open.round);
+            put(to, open.until);
+            put_u32(to, open.round);
             to.push(reason_code(open.reason));
-            put_counts(&mut to, open.counts);
+            put_counts(to, open.counts);
         }
         Phase::HalfOpen(half) => {
             for number in [half.round, half.good, half.slow, u32::try_from(half.out.len()).unwrap_or(u32::MAX)] {
-                put_u32(&mut to, number);
+                put_u32(to, number);
             }
             to.push(reason_code(half.reason));
             for probe in &half.out {
-                put(&mut to, probe.at);
+                put(to, probe.at);
                 to.push(heard_code(probe.heard));
             }
         }
     }
-    to.resize(length, 0);
-    to
 }
 
 fn encode_closed(to: &mut Vec<u8>, closed: &Closed) {
@@ -68,9 +100,7 @@ fn encode_closed(to: &mut Vec<u8>, closed: &Closed) {
     }
 }
 
-/// The record in these bytes; `None` when they are not one.
-pub(super) fn decode(bytes: &[u8], settings: &Settings) -> Option<Record> {
-    let from = &mut &*bytes;
+fn decode(from: &mut &[u8], settings: &Settings) -> Option<Record> {
     let generation = take(from)?;
     let phase = match take_u8(from)? {
         code if code == State::Closed.code() => Phase::Closed(Box::new(decode_closed(from, settings)?)),

@@ -179,6 +179,8 @@ pub struct SlotId(pub u32);
 #[must_use = "a probe that is neither settled nor cancelled counts as unanswered"]
 pub struct Permit {
     pub(super) slot: SlotId,
+    /// Which life of the breakers it is from.
+    pub(super) epoch: u64,
     pub(super) generation: u64,
     pub(super) grant: Grant,
 }

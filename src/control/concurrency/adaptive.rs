@@ -21,6 +21,11 @@
 //! - **Doubt**: latency that a queue under this limit cannot explain, or a limit that has been halved, is looked into
 //!   at once, with half as many in flight. If they take as long as before they do not wait: that is `base` now. If
 //!   not, the dip goes on.
+//! - **A blind start.** What the first answers took is not trusted while requests go on finding no place: they may have
+//!   waited behind whatever came before anything was known. The limit goes back to its start until few are in flight,
+//!   and measures then, again and again until two in a row agree.
+//! - **Nobody answered.** While requests find no place and all that end do so because their clients gave up, nothing is
+//!   measured, and the limit is halved, down to its start.
 //!
 //! It fails where the mean latency says little of the upstream: where long and short requests alternate in waves much
 //! longer than a window, or where one of many servers behind the limit is slow alone. An upstream close to its
@@ -49,6 +54,8 @@ const LASTS: f64 = 3.0;
 const AFTER: f64 = 10.0;
 /// The longest a queue is given to drain, in windows.
 const DRAIN: f64 = 20.0;
+/// The same at a blind start, when windows are short and the queue may be as long as the largest limit.
+const DRAIN_BLIND: f64 = 400.0;
 /// Windows last so many times `base`, within bounds.
 const PERIOD: f64 = 2.5;
 /// The first window, in which `base` is not known yet.
@@ -162,7 +169,13 @@ impl Adaptive {
         self.stood = if self.stands(window) { self.stood + 1.0 } else { 0.0 };
         self.full = if window.full { self.full + 1.0 } else { 0.0 };
         let lasts = self.full >= LASTS || self.stood >= STOOD;
-        if rtt < self.base || !(window.full || self.stood > 0.0 || self.overload > 0.0) {
+        let quiet = !(window.full || self.stood > 0.0 || self.overload > 0.0);
+        if self.is_blind() && !quiet {
+            self.base = self.base.min(rtt);
+            if self.full >= LASTS {
+                return self.open_eyes();
+            }
+        } else if rtt < self.base || quiet {
             self.seen += 1.0;
             let pace: f64 = if rtt < self.base { 0.1 } else { 0.05 };
             self.base += pace.max(1.0 / self.seen) * (rtt - self.base);
@@ -178,6 +191,25 @@ impl Adaptive {
         } else if self.overload > 0.0 {
             self.limit = 1.25 * self.limit + 1.0;
         }
+    }
+
+    /// `base` has never been seen while nobody waited.
+    fn is_blind(&self) -> bool {
+        self.seen == 0.0
+    }
+
+    /// Goes back to the start, to see how long requests take with so few in flight.
+    fn open_eyes(&mut self) {
+        self.phase = Phase::Drain;
+        self.drain = DRAIN_BLIND;
+        self.overload = AFTER;
+        self.cut();
+    }
+
+    /// At most as many as at the start, for everybody.
+    fn cut(&mut self) {
+        self.limit = self.limit.min(f64::from(self.bounds.initial));
+        self.spared = self.limit;
     }
 
     /// Requests found no place while a queue stood.
@@ -212,6 +244,13 @@ impl Adaptive {
 
     fn measure(&mut self, window: &Window) {
         let rtt = window.rtt as f64;
+        if self.is_blind() {
+            let agrees = rtt >= 0.8 * self.base;
+            self.base = rtt;
+            self.rate = rate(window);
+            self.seen = if agrees { 1.0 } else { 0.0 };
+            return self.fill();
+        }
         // With more in flight than the dip allows, those who are spared or another proxy keep the upstream busy.
         if rate(window) * rtt <= 1.4 * self.limit {
             if self.before > 0.0 && rtt < 0.8 * self.before {
@@ -248,12 +287,20 @@ impl Limit for Adaptive {
         if self.base == 0.0 {
             return FIRST;
         }
+        if self.is_blind() {
+            return SHORTEST;
+        }
         // Casts of f64 saturate.
         ((PERIOD * self.base) as Nanos).clamp(SHORTEST, LONGEST)
     }
 
     fn update(&mut self, window: &Window, _: &mut dyn Random) {
         if window.samples == 0 {
+            if window.full && window.left && self.limit > f64::from(self.bounds.initial) {
+                self.overload = AFTER;
+                self.limit = self.bounds.hold((0.5 * self.limit).max(f64::from(self.bounds.initial)));
+                self.spared = self.limit;
+            }
             // Nothing was answered: with work in flight that is a queue, as far as anybody can tell.
             self.stood = if self.base > 0.0 && window.inflight > 0 { self.stood + 1.0 } else { 0.0 };
             return;

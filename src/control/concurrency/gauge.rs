@@ -85,6 +85,23 @@ impl Gauge {
         Ok(false)
     }
 
+    /// Whether a place seems free, without taking it; then how many this worker holds, and all. What may be taken by
+    /// another in the next moment is asked for in this way again and again by those who wait, and costs one read.
+    pub fn free(
+        &mut self,
+        share: &dyn SharedState,
+        level: Share,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Result<Option<(i64, i64)>, ShareError> {
+        if let Some(measured) = &mut self.measured {
+            measured.look(share, &self.inflight, now, random)?;
+        }
+        let inflight = self.inflight.total(share);
+        let admits = level.admits(self.limit_for(level), inflight.saturating_add(1));
+        Ok(admits.then(|| (self.inflight.held(), inflight)))
+    }
+
     /// Gives a place back, and tells how its request ended and how long it took.
     pub fn release(
         &mut self,

@@ -31,6 +31,8 @@ pub struct Window {
     pub dropped: bool,
     /// A request found no place.
     pub full: bool,
+    /// A request ended unanswered, after as long as an answer usually takes: its client gave up.
+    pub left: bool,
 }
 
 /// Bounds of a limit.
@@ -104,6 +106,16 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// The limit that it begins with.
+    pub fn initial(self) -> u32 {
+        match self {
+            Self::Fixed(limit) => limit.max(1),
+            Self::Adaptive(bounds) | Self::Gradient2(bounds) | Self::Vegas(bounds) | Self::Aimd(bounds) => {
+                bounds.initial
+            }
+        }
+    }
+
     /// The algorithm with a state kept earlier, or at its start when that is all zeros.
     pub fn restore(self, words: &Words) -> Box<dyn Limit> {
         match self {

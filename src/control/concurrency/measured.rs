@@ -17,7 +17,7 @@ const BATCH: u64 = 16;
 const BATCH_AGE: Nanos = 5_000_000;
 
 /// Words of the page before those of the algorithm.
-const HEAD: usize = 6;
+const HEAD: usize = 7;
 const PAGE: usize = (HEAD + WORDS) * 8;
 
 /// Numbers that all workers add to.
@@ -28,11 +28,12 @@ struct Totals {
     microseconds: Cell,
     dropped: Cell,
     full: Cell,
+    left: Cell,
 }
 
 impl Totals {
-    fn read(&self, share: &dyn SharedState) -> [i64; 4] {
-        [self.samples, self.microseconds, self.dropped, self.full].map(|cell| share.read(cell))
+    fn read(&self, share: &dyn SharedState) -> [i64; 5] {
+        [self.samples, self.microseconds, self.dropped, self.full, self.left].map(|cell| share.read(cell))
     }
 }
 
@@ -44,6 +45,7 @@ struct Record {
     microseconds: i64,
     dropped: i64,
     full: i64,
+    left: i64,
     /// Mean latency of the last window with samples; 0 if there was none.
     usual: Nanos,
     words: Words,
@@ -76,6 +78,7 @@ struct Batch {
     samples: u64,
     microseconds: u64,
     dropped: i64,
+    left: i64,
     since: Nanos,
 }
 
@@ -93,6 +96,9 @@ impl Batch {
         }
         if batch.dropped > 0 {
             share.add(totals.dropped, batch.dropped);
+        }
+        if batch.left > 0 {
+            share.add(totals.left, batch.left);
         }
     }
 }
@@ -122,6 +128,7 @@ impl Measured {
             microseconds: cell("microseconds")?,
             dropped: cell("dropped")?,
             full: cell("full")?,
+            left: cell("left")?,
         };
         let mut measured = Self {
             totals,
@@ -182,12 +189,13 @@ impl Measured {
                 self.batch.dropped = self.batch.dropped.saturating_add(1);
                 took >= self.usual
             }
-            Ended::Ignored => false,
+            // Who leaves sooner tells nothing; later, that there was no answer.
+            Ended::Ignored => {
+                self.batch.left = self.batch.left.saturating_add(i64::from(took >= self.usual));
+                false
+            }
         };
-        if !counts && ended != Ended::Dropped {
-            return;
-        }
-        if self.batch.samples == 0 {
+        if self.batch.since == 0 {
             self.batch.since = now;
         }
         if counts {
@@ -254,8 +262,8 @@ impl Measured {
     }
 
     /// What was seen since the window began.
-    fn window(&self, record: &Record, totals: [i64; 4], duration: Nanos, inflight: i64, limit: u32) -> Window {
-        let [samples, microseconds, dropped, full] = totals;
+    fn window(&self, record: &Record, totals: [i64; 5], duration: Nanos, inflight: i64, limit: u32) -> Window {
+        let [samples, microseconds, dropped, full, left] = totals;
         let since = |now: i64, then: i64| u64::try_from(now.saturating_sub(then)).unwrap_or(0);
         let samples = since(samples, record.samples);
         let microseconds = since(microseconds, record.microseconds);
@@ -270,6 +278,7 @@ impl Measured {
             inflight,
             dropped: dropped > record.dropped,
             full,
+            left: left > record.left,
         }
     }
 
@@ -324,9 +333,9 @@ impl Measured {
 }
 
 impl Record {
-    fn begin(&mut self, now: Nanos, [samples, microseconds, dropped, full]: [i64; 4]) {
-        (self.start, self.samples, self.microseconds, self.dropped, self.full) =
-            (now, samples, microseconds, dropped, full);
+    fn begin(&mut self, now: Nanos, [samples, microseconds, dropped, full, left]: [i64; 5]) {
+        (self.start, self.samples, self.microseconds, self.dropped, self.full, self.left) =
+            (now, samples, microseconds, dropped, full, left);
     }
 
     fn decode(bytes: &[u8; PAGE]) -> Self {
@@ -334,12 +343,12 @@ impl Record {
         let mut words = words.iter().copied().map(u64::from_le_bytes);
         let mut next = || words.next().unwrap_or(0);
         let (start, samples, microseconds) = (next(), next().cast_signed(), next().cast_signed());
-        let (dropped, full, usual) = (next().cast_signed(), next().cast_signed(), next());
-        Self { start, samples, microseconds, dropped, full, usual, words: std::array::from_fn(|_| next()) }
+        let (dropped, full, left, usual) = (next().cast_signed(), next().cast_signed(), next().cast_signed(), next());
+        Self { start, samples, microseconds, dropped, full, left, usual, words: std::array::from_fn(|_| next()) }
     }
 
     fn encode(&self) -> [u8; PAGE] {
-        let numbers = [self.samples, self.microseconds, self.dropped, self.full].map(i64::cast_unsigned);
+        let numbers = [self.samples, self.microseconds, self.dropped, self.full, self.left].map(i64::cast_unsigned);
         let words = [self.start].into_iter().chain(numbers).chain([self.usual]).chain(self.words);
         let mut bytes = [0; PAGE];
         let (chunks, _) = bytes.as_chunks_mut::<8>();

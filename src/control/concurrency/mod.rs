@@ -21,15 +21,14 @@ pub mod gradient2;
 pub mod limit;
 mod measured;
 pub mod vegas;
-mod workers;
 
 #[cfg(test)]
 mod fixtures;
 
 use self::gauge::Gauge;
-use self::workers::Workers;
 use super::counted::Beat;
 use super::directory::Directory;
+use super::workers::Workers;
 use super::{Nanos, Random};
 use crate::share::{Pages, ShareError, SharedState};
 
@@ -131,7 +130,7 @@ impl ConcurrencyLimits {
         let count = settings.max_keys.saturating_add(1);
         let pages = if measures { Some(measured::pages(share, name, count)?) } else { None };
         let keyed = settings.max_keys > 0;
-        let directory = if keyed { Some(Directory::open(share, name, settings.max_keys)?) } else { None };
+        let directory = if keyed { Some(Directory::open(share, name, settings.max_keys, 0)?) } else { None };
         let mut limits = Self {
             settings,
             name: name.to_owned(),
@@ -187,6 +186,21 @@ impl ConcurrencyLimits {
         }
     }
 
+    /// Whether a place seems free for a level, without taking it; then how many this worker holds, and all do. For those
+    /// who wait for one.
+    pub fn free(
+        &mut self,
+        share: &dyn SharedState,
+        slot: SlotId,
+        level: Share,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Option<(i64, i64)> {
+        // Where shared state fails, taking a place does too, and is what counts the error.
+        let free = self.open(share, slot).and_then(|gauge| gauge.free(share, level, now, random));
+        free.unwrap_or(Some((0, 0)))
+    }
+
     /// Gives a place back, and tells how its request ended and how long it was in flight.
     pub fn release(
         &mut self,
@@ -222,11 +236,7 @@ impl ConcurrencyLimits {
     fn heed(&mut self, share: &dyn SharedState, beat: Beat) -> Result<Beat, ShareError> {
         if !beat.dead.is_empty() {
             // The dead may have held places of limits this worker has not seen.
-            let keys = match &mut self.directory {
-                None => 0,
-                Some(directory) => directory.taken(share)?,
-            };
-            for slot in (0..keys).chain([self.settings.max_keys]).map(SlotId) {
+            for slot in self.slots(share)? {
                 self.open(share, slot)?;
             }
         }
@@ -238,12 +248,30 @@ impl ConcurrencyLimits {
         Ok(beat)
     }
 
+    /// The limits that any worker has seen.
+    ///
+    /// # Errors
+    /// Those of the shared pages that hold the keys.
+    pub fn slots(&mut self, share: &dyn SharedState) -> Result<impl Iterator<Item = SlotId> + use<>, ShareError> {
+        let keys = match &mut self.directory {
+            None => 0,
+            Some(directory) => directory.taken(share)?,
+        };
+        Ok((0..keys).chain([self.settings.max_keys]).map(SlotId))
+    }
+
     /// As whom this worker counts, for [`super::queue::Queue::push`].
     ///
     /// # Errors
     /// Those of the shared page that tells workers apart.
     pub fn worker(&mut self, share: &dyn SharedState, random: &mut dyn Random) -> Result<u32, ShareError> {
         self.workers.own(share, random)
+    }
+
+    /// The lowest of the present limits this worker has seen; what they begin with before it has seen any.
+    pub fn lowest(&self) -> u32 {
+        let limits = self.gauges.iter().flatten().map(|gauge| gauge.limit());
+        limits.min().unwrap_or_else(|| self.settings.algorithm.initial())
     }
 
     /// The present limit.

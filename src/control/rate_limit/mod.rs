@@ -9,112 +9,39 @@
 //! - **Recovers** with time alone: nothing has to run for a budget to refill.
 //! - **Full table**: a slot is handed on only when its state equals a fresh one. A key that finds no slot shares the
 //!   overflow budget of its quota with all others in that position. When it later finds a slot, that one starts fresh.
+//!   What a response adds to the cost of a key that has lost its slot meanwhile is not charged: nobody else is to pay it.
 //! - **Contention**: after [`ATTEMPTS`] conflicts in a row a charge is refused, since admitting it could pass the
-//!   limit. Each conflict is another worker's success, so this takes that many successes of others within one call.
+//!   limit; a refund, or what a response adds, is left out. Each conflict is another worker's success, so this takes that
+//!   many successes of others within one call.
 //! - **Failure**: if shared state is unavailable the request is admitted, and [`Charged::failed`] tells.
 //! - **Time** is monotonic, and on each page it never goes back: a worker that read the clock before another, and comes
 //!   after it, decides as of the other's reading. A clock that went back by some time would delay what is exhausted by
 //!   at most that time, and never add to a budget.
 
+mod access;
 mod fixed_window;
 mod model;
 mod rule;
 mod sliding_window;
 mod token_bucket;
 
-use std::cmp::Ordering;
-
+pub use self::access::ATTEMPTS;
+use self::access::{Header, Scope, Slots, Step, Target};
 use self::fixed_window::FixedWindow;
 use self::model::Trace;
-pub use self::model::{Algorithm, Budget, Charged, KeyHash, Quota, Refused, Settings};
+pub use self::model::{Algorithm, Budget, Charged, KeyHash, NotMade, Quota, Refused, Settings};
 use self::rule::{Rule, Since};
 use self::sliding_window::SlidingWindow;
 use self::token_bucket::TokenBucket;
 use super::Nanos;
-use crate::share::{Address, Found, Lease, Page, SLOTS, ShareError, SharedState, SlotTable, Version, Words};
-
-/// How often a change is tried before other workers' changes to the same page make it give up.
-pub const ATTEMPTS: u32 = 128;
+use crate::share::{Lease, Return, SLOTS, ShareError, SharedState, SlotTable, Words};
 
 /// One worker's hold on a rate limit.
 #[derive(Debug)]
 pub struct RateLimiter {
     rules: Vec<Box<dyn Rule>>,
-    table: SlotTable,
-    page: Page,
-    /// What `page` is a copy of, if a check has just loaded it.
-    loaded: Option<Loaded>,
-    /// Which of the owners of these pages this is.
-    epoch: u64,
+    slots: Slots,
     lease: Option<Lease>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Loaded {
-    page: u32,
-    version: Version,
-    at: Nanos,
-}
-
-/// Where to look for a key's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// In its slot, a free one, or the overflow budget.
-    Any,
-    /// In its slot or nowhere.
-    Own,
-    /// In the overflow budget.
-    Overflow,
-}
-
-/// Whose state is wanted.
-#[derive(Debug, Clone, Copy)]
-struct Target {
-    key: KeyHash,
-    quota: usize,
-    scope: Scope,
-    now: Nanos,
-}
-
-/// A slot of the page that is loaded.
-struct Slot {
-    address: Address,
-    words: Words,
-    header: Header,
-    version: Version,
-    overflow: bool,
-}
-
-impl Slot {
-    /// The time as of which to decide.
-    fn time(&self, now: Nanos) -> Nanos {
-        self.header.newest.max(now)
-    }
-}
-
-/// What to do with a slot that was looked at.
-enum Step<T> {
-    Leave(T),
-    /// Store the words, and the header.
-    Store(T, Words, Header),
-}
-
-/// What a page remembers of all its slots together.
-#[derive(Clone, Copy)]
-struct Header {
-    /// The newest reading of the clock that any worker brought.
-    newest: Nanos,
-    /// The latest time for which a request was let through.
-    latest: Nanos,
-    /// How many nanoseconds all refunds together went back; only differences count, so it may wrap.
-    refunded: Nanos,
-    /// The epoch the page was written in.
-    epoch: u64,
-}
-
-enum Failure {
-    Unavailable,
-    Contended,
 }
 
 impl RateLimiter {
@@ -144,7 +71,7 @@ impl RateLimiter {
         let (rules, words) = rules(settings);
         // Only pages of the same length can follow each other.
         let name = format!("{name}/{words}x{}", settings.max_keys.clamp(1, SLOTS));
-        let lease = Lease::take(share, &name, owner, now)?;
+        let lease = Lease::take(share, &name, owner, Return::Resumes, now)?;
         let name = format!("{name}/{}", lease.row);
         Self::open(settings, share, &name, rules, words, Some(lease))
     }
@@ -166,9 +93,8 @@ impl RateLimiter {
     ) -> Result<Self, ShareError> {
         let overflow = u32::try_from(rules.len()).map_err(|_| ShareError::Unavailable)?;
         let table = SlotTable::open(share, name, settings.max_keys, overflow, words)?;
-        let page = table.page();
         let epoch = lease.as_ref().map_or(0, |lease| lease.epoch);
-        Ok(Self { rules, table, page, loaded: None, epoch, lease })
+        Ok(Self { rules, slots: Slots::new(table, epoch), lease })
     }
 
     /// Looks, and changes nothing; what cannot be looked at conforms. A [`charge`](Self::charge) of the same key at
@@ -184,9 +110,9 @@ impl RateLimiter {
         cost: u64,
         now: Nanos,
     ) -> Result<Budget, Refused> {
-        let slot = self.look(share, Target { key, quota, scope: Scope::Any, now });
+        let slot = self.slots.look(share, Target { key, quota, scope: Scope::Any, now });
         let (Ok(slot), Some(rule)) = (slot, self.rules.get(quota)) else { return Ok(self.unknown(quota)) };
-        self.loaded = Some(Loaded { page: slot.address.page, version: slot.version, at: now });
+        self.slots.keep(&slot, now);
         let time = slot.time(now);
         let budget = budget(rule.as_ref(), &slot.words, slot.overflow, time);
         match rule.wait(&slot.words, cost, time) {
@@ -227,44 +153,61 @@ impl RateLimiter {
     ) -> Result<(Charged, Nanos), Refused> {
         let mut conflicts = 0;
         let target = Target { key, quota, scope: Scope::Any, now };
-        let outcome = self.change(share, target, &mut conflicts, |rule, slot| {
+        let Some(rule) = self.rules.get(quota).map(AsRef::as_ref) else {
+            return Ok(self.uncharged(key, quota, cost, now));
+        };
+        let outcome = self.slots.change(share, target, &mut conflicts, |slot| {
             let time = slot.time(now);
             let wait = rule.wait(&slot.words, cost, time);
+            let told = counted_from(now, time, wait);
+            let soon_enough = wait == Some(0) || told.is_some_and(|wait| wait <= max_wait);
             // A wait past the end of time is no wait to promise.
-            let admit_at = wait.filter(|&wait| wait <= max_wait).and_then(|wait| time.checked_add(wait));
+            let admit_at = wait.filter(|_| soon_enough).and_then(|wait| time.checked_add(wait));
             let Some(admit_at) = admit_at else {
-                let budget = budget(rule, &slot.words, slot.overflow, time);
-                return Step::Leave(Err((counted_from(now, time, wait), budget)));
+                return Step::Leave(Err((told, budget(rule, &slot.words, slot.overflow, time))));
             };
             let mut words = slot.words;
-            let mark = rule.take(&mut words, cost, time, admit_at);
-            let trace = Trace { mark, refunded: slot.header.refunded };
+            rule.take(&mut words, cost, time, admit_at);
+            let trace = Trace { before: slot.words, time, refunded: slot.header.refunded };
             let header = Header { latest: slot.header.latest.max(admit_at), ..slot.header };
             let budget = budget(rule, &words, slot.overflow, time);
             let promised = if wait == Some(0) { now } else { admit_at };
             Step::Store(Ok((admit_at, promised, trace, budget)), words, header)
         });
-        let (at, promised, trace, budget) = match outcome {
-            Ok(Ok((at, promised, trace, budget))) => (at, promised, Some(trace), budget),
-            Ok(Err((wait, budget))) => return Err(Refused { wait, budget, conflicts, contended: false }),
-            Err(Failure::Contended) => {
-                let budget = Budget { remaining: 0, grows_in: Some(0), ..self.unknown(quota) };
-                return Err(Refused { wait: Some(0), budget, conflicts, contended: true });
+        match outcome {
+            Ok(Ok((at, promised, trace, budget))) => {
+                Ok((Charged { budget, conflicts, at, key, quota, cost, trace: Some(trace) }, promised))
             }
-            Err(Failure::Unavailable) => (now, now, None, self.unknown(quota)),
-        };
-        Ok((Charged { budget, conflicts, at, key, quota, cost, trace }, promised))
+            Ok(Err((wait, budget))) => Err(Refused { wait, budget, conflicts, contended: false }),
+            // When it would have conformed is not known: whoever was first has changed it.
+            Err(NotMade::Contended) => {
+                let budget = Budget { remaining: 0, ..self.unknown(quota) };
+                Err(Refused { wait: None, budget, conflicts, contended: true })
+            }
+            Err(_) => Ok(self.uncharged(key, quota, cost, now)),
+        }
     }
 
     /// Gives back a charge whose request was rejected by something else, as if it had never been made. Exact if it
-    /// comes at the time of the charge; of a bucket that was almost full then and would have filled up since, only what
-    /// cannot have overflowed comes back. Never adds to a budget. Returns whether it could be recorded; if not, the
-    /// charge stands.
-    pub fn refund(&mut self, share: &dyn SharedState, charged: Charged, now: Nanos) -> bool {
-        let Some(trace) = charged.trace else { return true };
+    /// comes at the time of the charge, or nothing else has happened to the key's budget, nor been refunded on its page,
+    /// since; otherwise, of a bucket that was almost full then and would have filled up since, only what cannot have
+    /// overflowed comes back. Never adds to a budget.
+    ///
+    /// # Errors
+    /// Why it could not be recorded; the charge stands.
+    pub fn refund(&mut self, share: &dyn SharedState, charged: Charged, now: Nanos) -> Result<(), NotMade> {
+        let (Some(trace), Some(rule)) = (charged.trace, self.rules.get(charged.quota)) else { return Ok(()) };
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Own };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
-        let outcome = self.change(share, target, &mut 0, |rule, slot| {
+        let mut after = trace.before;
+        let mark = rule.take(&mut after, charged.cost, trace.time, charged.at);
+        self.slots.change(share, target, &mut 0, |slot| {
+            let undisturbed = slot.words == after && slot.header.refunded == trace.refunded;
+            if undisturbed && trace.before != after {
+                // The next refund is to see that this one was.
+                let refunded = slot.header.refunded.wrapping_add(1);
+                return Step::Store((), trace.before, Header { refunded, ..slot.header });
+            }
             let time = slot.time(now);
             let since = Since {
                 now: time,
@@ -272,112 +215,57 @@ impl RateLimiter {
                 refunded: slot.header.refunded.wrapping_sub(trace.refunded),
             };
             let mut words = slot.words;
-            match rule.give_back(&mut words, charged.cost, trace.mark, since) {
+            match rule.give_back(&mut words, charged.cost, mark, since) {
                 0 => Step::Leave(()),
                 back => {
                     let refunded = slot.header.refunded.wrapping_add(back);
                     Step::Store((), words, Header { refunded, ..slot.header })
                 }
             }
-        });
-        outcome.is_ok()
+        })
     }
 
     /// Adds a cost that only the response has told. What remains may fall below zero, and has to refill first; the
-    /// budget in `charged` becomes the one after it. Returns whether it could be recorded.
-    pub fn charge_late(&mut self, share: &dyn SharedState, charged: &mut Charged, extra: u64, now: Nanos) -> bool {
-        if charged.failed() || extra == 0 {
-            return true;
-        }
-        let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Any };
+    /// budget in `charged` becomes the one after it. A key that was charged in a slot of its own is never charged
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// Why it was not charged.
+    pub fn charge_late(
+        &mut self,
+        share: &dyn SharedState,
+        charged: &mut Charged,
+        extra: u64,
+        now: Nanos,
+    ) -> Result<(), NotMade> {
+        let Some(rule) = self.rules.get(charged.quota).filter(|_| !charged.failed() && extra > 0) else {
+            return Ok(());
+        };
+        let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Own };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
-        let outcome = self.change(share, target, &mut 0, |rule, slot| {
+        let changed = self.slots.change(share, target, &mut 0, |slot| {
+            if !slot.writable {
+                return Step::Leave(None);
+            }
             let time = slot.time(now);
             let mut words = slot.words;
             rule.take(&mut words, extra, time, time);
-            let budget = budget(rule, &words, slot.overflow, time);
-            Step::Store(budget, words, Header { latest: slot.header.latest.max(time), ..slot.header })
+            let budget = budget(rule.as_ref(), &words, slot.overflow, time);
+            Step::Store(Some(budget), words, Header { latest: slot.header.latest.max(time), ..slot.header })
         });
-        let Ok(budget) = outcome else { return false };
-        charged.budget = budget;
-        true
+        charged.budget = changed?.ok_or(NotMade::NoSlot)?;
+        Ok(())
     }
 
     /// How many bytes of shared state the limit's pages hold, the host's own overhead not counted.
     pub fn shared_bytes(&self) -> u64 {
-        self.table.shared_bytes()
+        self.slots.shared_bytes()
     }
 
-    /// Looks at the target's slot and stores what `decide` makes of it, again for as long as other workers are first.
-    fn change<T>(
-        &mut self,
-        share: &dyn SharedState,
-        target: Target,
-        conflicts: &mut u32,
-        decide: impl Fn(&dyn Rule, &Slot) -> Step<T>,
-    ) -> Result<T, Failure> {
-        for _ in 0..ATTEMPTS {
-            let slot = self.look(share, target)?;
-            let rule = self.rules.get(target.quota).ok_or(Failure::Unavailable)?;
-            let (outcome, words, header) = match decide(rule.as_ref(), &slot) {
-                Step::Leave(outcome) => return Ok(outcome),
-                Step::Store(outcome, words, header) => (outcome, words, header),
-            };
-            self.page.set(slot.address.slot, target.key.fingerprint, &words);
-            self.page.set_header([slot.time(target.now), header.latest, header.refunded, header.epoch]);
-            match self.table.store(share, slot.address.page, &self.page, slot.version) {
-                Ok(()) => return Ok(outcome),
-                Err(ShareError::Conflict) => *conflicts = conflicts.saturating_add(1),
-                Err(ShareError::Unavailable) => return Err(Failure::Unavailable),
-            }
-        }
-        Err(Failure::Contended)
-    }
-
-    /// Loads the page with the target's slot.
-    fn look(&mut self, share: &dyn SharedState, target: Target) -> Result<Slot, Failure> {
-        let loaded = self.loaded.take();
-        if target.scope != Scope::Overflow {
-            let page = self.table.home(target.key.place);
-            let version = match loaded {
-                Some(loaded) if loaded.page == page && loaded.at == target.now => loaded.version,
-                _ => self.load(share, page)?,
-            };
-            let header = self.header();
-            let found = self.page.find(target.key.fingerprint, header.newest.max(target.now));
-            let (slot, words) = match found {
-                Found::Own(slot) => (slot, self.page.get(slot)),
-                // Not to be stored to in the scope `Own`; a fresh state has nothing to give back.
-                Found::Free(slot) => (slot, Words::default()),
-                Found::Full => (usize::MAX, Words::default()),
-            };
-            if found != Found::Full || target.scope == Scope::Own {
-                return Ok(Slot { address: Address { page, slot }, words, header, version, overflow: false });
-            }
-        }
-        let address = self.table.reserved(u32::try_from(target.quota).unwrap_or(u32::MAX));
-        let version = self.load(share, address.page)?;
-        Ok(Slot { address, words: self.page.get(address.slot), header: self.header(), version, overflow: true })
-    }
-
-    fn header(&self) -> Header {
-        let [newest, latest, refunded, epoch] = self.page.header();
-        Header { newest, latest, refunded, epoch }
-    }
-
-    fn load(&mut self, share: &dyn SharedState, page: u32) -> Result<Version, Failure> {
-        let version = self.table.load(share, page, &mut self.page).map_err(|_| Failure::Unavailable)?;
-        match self.header().epoch.cmp(&self.epoch) {
-            Ordering::Equal => {}
-            // Another's, whose row this was.
-            Ordering::Less => {
-                self.page.clear();
-                self.page.set_header([0, 0, 0, self.epoch]);
-            }
-            // The row was given to another.
-            Ordering::Greater => return Err(Failure::Unavailable),
-        }
-        Ok(version)
+    /// Admitted without a charge: shared state is unavailable.
+    fn uncharged(&self, key: KeyHash, quota: usize, cost: u64, now: Nanos) -> (Charged, Nanos) {
+        let budget = self.unknown(quota);
+        (Charged { budget, conflicts: 0, at: now, key, quota, cost, trace: None }, now)
     }
 
     /// What is said of a budget that cannot be looked at.

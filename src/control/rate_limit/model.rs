@@ -1,7 +1,7 @@
 //! What goes into a rate limit and what comes out of it.
 
-use super::rule::Mark;
 use crate::control::Nanos;
+use crate::share::Words;
 
 /// A rate and how much of it may be used at once. Zeros count as ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,15 +98,30 @@ impl Charged {
 /// What a refund has to know of its charge.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trace {
-    pub mark: Mark,
+    /// The slot's state before the charge.
+    pub before: Words,
+    /// The time as of which it was decided.
+    pub time: Nanos,
+    /// What the page's refunds had come to.
     pub refunded: Nanos,
+}
+
+/// Why a refund or a late charge was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotMade {
+    /// Shared state is unavailable.
+    Unavailable,
+    /// Other workers' changes came first too often.
+    Contended,
+    /// The key has lost its slot, as it was fresh again, and finds no other.
+    NoSlot,
 }
 
 /// A charge that was not made. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Refused {
-    /// How long until this cost conforms if nobody else takes any before; none if it never will.
+    /// How long until this cost conforms if nobody else takes any before; none if it never will, or nobody knows.
     pub wait: Option<Nanos>,
     /// The budget it exceeds.
     pub budget: Budget,

@@ -3,8 +3,8 @@
 //! since the current window began, and counts `prev` and `curr`, a cost conforms if
 //! `floor(prev * (W - e) / W) + curr + cost <= count`.
 //!
-//! Exact where the previous window's requests were spread evenly. In the worst case, all of them at its very end, just
-//! under twice the count passes within one period; each aligned window is exact. Windows are aligned to multiples of
+//! Exact where the previous window's requests were spread evenly. In the worst case, all of them at its very end,
+//! twice the count passes within one period; each aligned window is exact. Windows are aligned to multiples of
 //! the period on the monotonic clock.
 //!
 //! As with the fixed window, what is charged beyond the count counts in the next window. The state is both counts and

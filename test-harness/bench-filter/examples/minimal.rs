@@ -26,6 +26,12 @@ pub extern "C" fn proxy_on_request_headers(_stream: u32, _count: u32, _ends: u32
     0
 }
 
+/// A part of a stream's request body is there: to the next filter.
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_request_body(_stream: u32, _bytes: usize, _ends: u32) -> u32 {
+    0
+}
+
 /// A stream's response headers are there: to the next filter.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_response_headers(_stream: u32, _count: u32, _ends: u32) -> u32 {
@@ -37,10 +43,6 @@ pub extern "C" fn proxy_on_response_headers(_stream: u32, _count: u32, _ends: u3
 pub extern "C" fn proxy_on_response_trailers(_stream: u32, _count: u32) -> u32 {
     0
 }
-
-/// A stream has ended.
-#[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_log(_stream: u32) {}
 
 /// A context is gone.
 #[unsafe(no_mangle)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -57,33 +57,40 @@ fn threads(process: i32) -> Result<Vec<i32>> {
     Ok(folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// A thread whose time is looked at.
+/// Threads whose time is looked at.
 #[derive(Debug)]
 pub struct Watched {
-    schedstat: String,
+    schedstats: Vec<String>,
 }
 
 impl Watched {
-    /// The proxy's only worker.
+    /// The proxy's workers.
     ///
     /// # Errors
-    /// There is none.
-    pub fn worker(process: i32) -> Result<Self> {
+    /// There are not so many.
+    pub fn workers(process: i32, workers: u32) -> Result<Self> {
         let named = |thread: &i32| {
             let name = fs::read_to_string(format!("/proc/{process}/task/{thread}/comm")).unwrap_or_default();
-            name.trim() == "wrk:worker_0"
+            name.trim().starts_with("wrk:worker_")
         };
-        let thread = threads(process)?.into_iter().find(named).context("Envoy has no worker thread")?;
-        Ok(Self { schedstat: format!("/proc/{process}/task/{thread}/schedstat") })
+        let threads = threads(process)?.into_iter().filter(named);
+        let schedstats: Vec<_> = threads.map(|thread| format!("/proc/{process}/task/{thread}/schedstat")).collect();
+        ensure!(u32::try_from(schedstats.len()) == Ok(workers), "Envoy has {} worker threads", schedstats.len());
+        Ok(Self { schedstats })
     }
 
-    /// Nanoseconds on a processor so far. Exact while the thread sleeps; else up to the scheduler's last look at it.
+    /// Nanoseconds on a processor so far, of all together. Exact while a thread sleeps; else up to the scheduler's last
+    /// look at it.
     ///
     /// # Errors
-    /// The thread is gone, or the kernel does not account for threads.
+    /// A thread is gone, or the kernel does not account for threads.
     pub fn nanos(&self) -> Result<u64> {
-        let text = fs::read_to_string(&self.schedstat).context("the kernel has no per-thread accounting")?;
-        let first = text.split_ascii_whitespace().next().unwrap_or_default();
-        first.parse().with_context(|| format!("not an account of a thread: {text:?}"))
+        self.schedstats.iter().map(|path| nanos(path)).sum()
     }
+}
+
+fn nanos(schedstat: &str) -> Result<u64> {
+    let text = fs::read_to_string(schedstat).context("the kernel has no per-thread accounting")?;
+    let first = text.split_ascii_whitespace().next().unwrap_or_default();
+    first.parse().with_context(|| format!("not an account of a thread: {text:?}"))
 }

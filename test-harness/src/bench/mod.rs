@@ -16,6 +16,8 @@ mod output;
 mod page;
 mod results;
 mod run;
+mod scale;
+mod soak;
 mod statistics;
 mod variants;
 
@@ -28,9 +30,11 @@ use self::modules::Modules;
 use self::run::Bench;
 use self::statistics::Spread;
 
-pub use self::output::{json, terminal};
+pub use self::output::{growth_json, growth_terminal, json, terminal};
 pub use self::page::html;
 pub use self::results::Results;
+pub use self::scale::{Growth, measure as scale};
+pub use self::soak::{Sample, Soak, soak};
 
 /// How much is measured.
 #[derive(Debug, Clone)]
@@ -59,7 +63,7 @@ pub async fn measure(options: &Options, told: impl Fn(String) + Send + Sync) -> 
     let modules = Modules::find()?;
     let variants = variants::all(&modules, options.against.as_deref())?;
     told(format!("starting Envoy with {} listeners, seed {}", variants.len(), options.seed));
-    let mut bench = Bench::start(variants, run::probe(PROBE, &modules.probe), options.seed).await?;
+    let mut bench = Bench::start(variants, Some(run::probe(PROBE, &modules.probe)), 1, options.seed).await?;
     let added = bench.added(options, |round| {
         if round % 10 == 0 {
             told(format!("bursts: round {round} of {}", options.rounds));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::budgets::Budget;
 use super::results::Results;
+use super::scale::Growth;
 use super::statistics::Spread;
 
 /// What the columns of the table of added time hold.
@@ -47,6 +48,34 @@ pub fn at_rates(results: &Results) -> Table<6> {
         (one.title.to_owned(), [format!("{}/s", one.rate), throughput, format!("{:.1} %", one.busy), p50, p99, p999])
     });
     Table { columns: AT_RATE, rows: rows.collect() }
+}
+
+/// How it grows.
+pub fn growth_terminal(all: &[Growth]) -> String {
+    let mut out = String::new();
+    for Growth { title, added } in all {
+        let base = Spread::of(&added.first().map(|added| added.base.clone()).unwrap_or_default());
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "\n{title}: {:.1} us a request without a filter", base.median);
+        let rows = added.iter().skip(1).map(|added| {
+            let Spread { lower, median, upper } = added.spread();
+            (added.title.to_owned(), [format!("{median:+.2} us"), format!("{lower:+.2} to {upper:+.2}")])
+        });
+        table(&mut out, &Table { columns: ["added", "quartiles"], rows: rows.collect() });
+    }
+    out
+}
+
+/// The same for other tools.
+pub fn growth_json(all: &[Growth]) -> Value {
+    let of = |growth: &Growth| {
+        let rows = growth
+            .added
+            .iter()
+            .map(|added| json!({"variant": added.title, "rounds_us": added.rounds, "base_us": added.base}));
+        json!({"title": growth.title, "added": rows.collect::<Vec<_>>()})
+    };
+    all.iter().map(of).collect()
 }
 
 /// What calls to the host cost.

@@ -28,7 +28,7 @@ const PROBES: usize = 21;
 /// An Envoy being measured.
 pub struct Bench {
     envoy: Envoy,
-    worker: Watched,
+    workers: Watched,
     variants: Vec<Variant>,
     cores: Option<Cores>,
     upstream: Upstream,
@@ -40,18 +40,20 @@ impl Bench {
     ///
     /// # Errors
     /// A module or Envoy is missing, or Envoy does not start.
-    pub async fn start(variants: Vec<Variant>, probe: Listener, seed: u64) -> Result<Self> {
-        let cores = Cores::find()?;
+    pub async fn start(variants: Vec<Variant>, probe: Option<Listener>, workers: u32, seed: u64) -> Result<Self> {
+        // Several workers need all the cores there are.
+        let cores = if workers == 1 { Cores::find()? } else { None };
         let upstream = Upstream::start()?;
         let builder = Envoy::builder().cluster(Cluster::new("backend", upstream.address()?)).log_level("warn");
-        let listeners = variants.iter().map(Variant::listener).chain([probe]);
+        let builder = builder.concurrency(workers);
+        let listeners = variants.iter().map(Variant::listener).chain(probe);
         let envoy = listeners.fold(builder, |builder, listener| builder.listener(listener)).start().await?;
         let process = envoy.process_id()?;
         if let Some(cores) = cores {
             cpu::pin_process(process, cores.proxy)?;
         }
-        let worker = Watched::worker(process)?;
-        Ok(Self { envoy, worker, variants, cores, upstream, random: ChaCha8Rng::seed_from_u64(seed) })
+        let worker = Watched::workers(process, workers)?;
+        Ok(Self { envoy, workers: worker, variants, cores, upstream, random: ChaCha8Rng::seed_from_u64(seed) })
     }
 
     /// Runs what measures on the clients' core.
@@ -103,16 +105,38 @@ impl Bench {
         })
     }
 
-    /// Microseconds of the worker's time per request.
+    /// Sends to one variant for so long, as fast as it answers; how many requests that were.
+    ///
+    /// # Errors
+    /// A request was not answered with 200.
+    pub fn send_for(&mut self, variant: usize, time: Duration) -> Result<u64> {
+        const AT_ONCE: usize = 1_000;
+        self.aside(|bench| {
+            let mut client = Client::connect(bench.envoy.address(bench.variants[variant].title), CONNECTIONS)?;
+            let (start, mut sent) = (Instant::now(), 0);
+            while start.elapsed() < time {
+                bench.burst(variant, &mut client, AT_ONCE)?;
+                sent += AT_ONCE as u64;
+            }
+            Ok(sent)
+        })
+    }
+
+    /// The Envoy under load.
+    pub fn envoy(&self) -> &Envoy {
+        &self.envoy
+    }
+
+    /// Microseconds of the workers' time per request.
     fn burst(&mut self, variant: usize, client: &mut Client, requests: usize) -> Result<f64> {
-        let (keys, title) = (self.variants[variant].keys, self.variants[variant].title);
-        let before = self.worker.nanos()?;
+        let Variant { keys, title, headers, .. } = self.variants[variant];
+        let before = self.workers.nanos()?;
         let random = &mut self.random;
-        let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys));
+        let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys), headers);
         client
             .run(&mut self.upstream, requests, GATHER, |_| Duration::ZERO, write, |_| {})
             .with_context(|| title.to_owned())?;
-        Ok((self.worker.nanos()? - before) as f64 / requests as f64 / 1_000.0)
+        Ok((self.workers.nanos()? - before) as f64 / requests as f64 / 1_000.0)
     }
 
     /// Some variants under load that does not wait for answers.
@@ -139,15 +163,15 @@ impl Bench {
                     let due = |n: usize| Duration::from_secs_f64(n as f64 / rate);
                     let mut latencies = Latencies::default();
                     let random = &mut bench.random;
-                    let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys));
-                    let (start, before) = (Instant::now(), bench.worker.nanos()?);
+                    let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys), 0);
+                    let (start, before) = (Instant::now(), bench.workers.nanos()?);
                     client
                         .run(&mut bench.upstream, requests, Duration::ZERO, due, write, |latency| {
                             latencies.record(latency)
                         })
                         .with_context(|| format!("{title} at {rate}/s"))?;
                     let seconds = start.elapsed().as_secs_f64();
-                    let busy = (bench.worker.nanos()? - before) as f64 / seconds / 1e7;
+                    let busy = (bench.workers.nanos()? - before) as f64 / seconds / 1e7;
                     found.push(AtRate { title, rate, throughput: requests as f64 / seconds, busy, latencies });
                 }
             }

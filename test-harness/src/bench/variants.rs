@@ -15,6 +15,8 @@ pub struct Variant {
     pub title: &'static str,
     /// How many clients its requests come from.
     pub keys: u32,
+    /// How many more headers they have than usual.
+    pub headers: usize,
     filters: Vec<HttpFilter>,
 }
 
@@ -38,10 +40,19 @@ pub mod title {
     pub const TWO_HUNDRED: &str = "Tidegate: all three, 200 policies";
 }
 
+/// Headers of a request as Tidegate sees it, where no more are asked for.
+pub const HEADERS: usize = 12;
+
 /// Clients of most variants.
 const FEW: u32 = 100;
 /// Clients of one.
 const MANY: u32 = 1_000_000;
+
+const RATE: &str = "Tidegate: a rate limit";
+
+fn key() -> Value {
+    json!([{"header": "x-api-key"}])
+}
 
 /// No limit is ever reached: what is measured is the price of being protected, not of being rejected.
 fn rate_limit(key: &Value) -> Value {
@@ -59,8 +70,13 @@ fn controls(key: &Value) -> Value {
         "name": "all",
         "rate_limits": rate_limit(key),
         "circuit_breaker": {},
-        "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1000}}
+        "load_shedding": adaptive()
     })
+}
+
+/// A limit that learns, and has room for what is sent here from the start.
+fn adaptive() -> Value {
+    json!({"limit": {"algorithm": "adaptive", "initial": 1000, "min": 1000, "max": 2000}})
 }
 
 /// The three controls in a policy that matches, and others that do not.
@@ -70,6 +86,10 @@ fn beside(others: usize, key: &Value) -> Value {
         json!({"name": format!("other-{n}"), "match": {"path": path}, "rate_limits": [{"name": "all", "rate": "100/s"}]})
     };
     (0..others).map(other).chain([controls(key)]).collect()
+}
+
+fn few(title: &'static str, filters: Vec<HttpFilter>) -> Variant {
+    Variant { title, keys: FEW, headers: 0, filters }
 }
 
 fn module(name: &str, path: &Path) -> HttpFilter {
@@ -127,8 +147,7 @@ fn lua() -> HttpFilter {
 /// A module has not been built.
 pub fn all(modules: &Modules, against: Option<&Path>) -> Result<Vec<Variant>> {
     let this = locate::tidegate_wasm()?;
-    let key = json!([{"header": "x-api-key"}]);
-    let few = |title, filters| Variant { title, keys: FEW, filters };
+    let key = key();
     let policy = |title, name: &str, policies: &Value| few(title, vec![tidegate(&this, name, policies)]);
     let unmatched = json!([{
         "name": "elsewhere", "match": {"path": {"prefix": "/elsewhere/"}}, "rate_limits": rate_limit(&key)
@@ -143,10 +162,11 @@ pub fn all(modules: &Modules, against: Option<&Path>) -> Result<Vec<Variant>> {
         few(title::NATIVE, native()),
         few("Lua filter that reads two headers", vec![lua()]),
         policy(title::UNMATCHED, "unmatched", &unmatched),
-        policy("Tidegate: a rate limit", "rate", &json!([{"name": "all", "rate_limits": rate_limit(&json!([]))}])),
+        policy(RATE, "rate", &json!([{"name": "all", "rate_limits": rate_limit(&json!([]))}])),
         policy("Tidegate: a keyed rate limit", "keyed", &json!([{"name": "all", "rate_limits": rate_limit(&key)}])),
         policy("Tidegate: a circuit breaker", "breaker", &json!([{"name": "all", "circuit_breaker": {}}])),
-        policy("Tidegate: a concurrency limit", "limit", &json!([{"name": "all", "load_shedding": fixed}])),
+        policy("Tidegate: a fixed concurrency limit", "limit", &json!([{"name": "all", "load_shedding": fixed}])),
+        policy("Tidegate: adaptive concurrency", "adaptive", &json!([{"name": "all", "load_shedding": adaptive()}])),
         policy(title::ALL, "all", &all_three),
         Variant { keys: MANY, ..policy(title::MANY_KEYS, "many", &all_three) },
         policy(title::TWO, "two", &beside(1, &key)),
@@ -167,13 +187,69 @@ impl Variant {
     }
 }
 
-/// Writes the request of one client. All have the same length, whoever sends them.
-pub fn write_request(into: &mut Vec<u8>, key: u32) {
+/// What grows with the number of workers: a limit that all requests share, and the three controls.
+///
+/// # Errors
+/// Tidegate has not been built.
+pub fn by_workers() -> Result<Vec<Variant>> {
+    let this = locate::tidegate_wasm()?;
+    let policy = |title, name: &str, policies: &Value| few(title, vec![tidegate(&this, name, policies)]);
+    let single = json!([{"name": "all", "rate_limits": rate_limit(&json!([]))}]);
+    Ok(vec![
+        few(title::NONE, vec![]),
+        policy(RATE, "rate", &single),
+        policy(title::ALL, "all", &json!([controls(&key())])),
+    ])
+}
+
+/// The three controls beside more and more policies, and with more and more keys.
+///
+/// # Errors
+/// Tidegate has not been built.
+pub fn by_size() -> Result<Vec<Variant>> {
+    let this = locate::tidegate_wasm()?;
+    let policy = |title, name: &str, policies: &Value| few(title, vec![tidegate(&this, name, policies)]);
+    let alone = json!([controls(&key())]);
+    Ok(vec![
+        few(title::NONE, vec![]),
+        policy("1 policy, 100 keys", "all", &alone),
+        policy("20 policies", "twenty", &beside(19, &key())),
+        policy("200 policies", "two-hundred", &beside(199, &key())),
+        policy("1000 policies", "thousand", &beside(999, &key())),
+        Variant { keys: 10_000, ..policy("10 000 keys", "more", &alone) },
+        Variant { keys: MANY, ..policy("1 000 000 keys", "many", &alone) },
+    ])
+}
+
+/// No filter and the three controls, with requests of so many headers more.
+///
+/// # Errors
+/// Tidegate has not been built.
+pub fn by_headers(headers: usize) -> Result<Vec<Variant>> {
+    let all = vec![tidegate(&locate::tidegate_wasm()?, "all", &json!([controls(&key())]))];
+    Ok([few(title::NONE, vec![]), few(title::ALL, all)].map(|variant| Variant { headers, ..variant }).into())
+}
+
+/// The three controls beside others, with a million keys: what a soak is run on.
+///
+/// # Errors
+/// Tidegate has not been built.
+pub fn soak() -> Result<Vec<Variant>> {
+    let filter = tidegate(&locate::tidegate_wasm()?, "soak", &beside(19, &key()));
+    Ok(vec![Variant { keys: MANY, ..few(title::MANY_KEYS, vec![filter]) }])
+}
+
+/// Writes the request of one client, with so many headers more than usual. All have the same length, whoever sends them.
+pub fn write_request(into: &mut Vec<u8>, key: u32, headers: usize) {
     use std::io::Write;
     // A Vec takes whatever is written.
     let _ = write!(
         into,
         "GET /v1/orders/42?page=2 HTTP/1.1\r\nhost: shop.example.com\r\nuser-agent: bench/1.0\r\naccept: */*\r\n\
-         accept-encoding: gzip\r\nx-api-key: key-{key:07}\r\nx-request-source: bench\r\n\r\n"
+         accept-encoding: gzip\r\nx-api-key: key-{key:07}\r\nx-request-source: bench\r\n"
     );
+    for header in 0..headers {
+        let _ = write!(into, "x-more-{header:03}: a value of twenty-four b\r\n");
+    }
+    into.extend_from_slice(b"\r\n");
 }

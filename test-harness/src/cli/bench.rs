@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use serde_json::Value;
 use tidegate_harness::bench::{self, Options};
 
 use super::parse;
@@ -31,21 +32,44 @@ pub(super) struct Arguments {
     /// Another build of Tidegate to measure beside dist/tidegate.wasm, to see what a change brings
     #[arg(long)]
     against: Option<PathBuf>,
+    /// In place of all that: what is added with more workers, policies, keys and headers
+    #[arg(long, conflicts_with = "soak")]
+    scale: bool,
+    /// In place of all that: requests at full speed for so long, to see whether any memory grows
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    soak: Option<Duration>,
     /// The seed of the order of bursts and of the clients' keys
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where bench.html and bench.json go
+    /// Where bench.html and bench.json, scale.json, or soak.json go
     #[arg(long, default_value = "report")]
     output: PathBuf,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let Arguments { rounds, requests, rate, duration, against, seed, output } = arguments;
-    let options = Options { rounds, requests, rates: rate, at_rate: duration, against, seed };
-    let results = bench::measure(&options, |progress| eprintln!("{progress}")).await?;
-    print!("{}", bench::terminal(&results));
+    let Arguments { rounds, requests, rate, duration, against, scale, soak, seed, output } = arguments;
     std::fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
-    std::fs::write(output.join("bench.json"), serde_json::to_vec_pretty(&bench::json(&results))?)?;
+    let write = |name: &str, value: &Value| {
+        std::fs::write(output.join(name), serde_json::to_vec_pretty(value)?)
+            .with_context(|| format!("cannot write {name}"))
+    };
+    let told = |progress| eprintln!("{progress}");
+    if let Some(time) = soak {
+        let soak = bench::soak(time, seed, told).await?;
+        print!("{}", soak.terminal());
+        write("soak.json", &soak.json())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = Options { rounds, requests, rates: rate, at_rate: duration, against, seed };
+    if scale {
+        let growth = bench::scale(&options, told).await?;
+        print!("{}", bench::growth_terminal(&growth));
+        write("scale.json", &bench::growth_json(&growth))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let results = bench::measure(&options, told).await?;
+    print!("{}", bench::terminal(&results));
+    write("bench.json", &bench::json(&results))?;
     std::fs::write(output.join("bench.html"), bench::html(&results))?;
     println!("\n{}", output.join("bench.html").display());
     Ok(ExitCode::SUCCESS)

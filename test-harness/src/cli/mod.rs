@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod limits;
 mod load;
 mod parse;
 mod run;
@@ -26,6 +27,7 @@ pub(crate) struct Cli {
 enum Command {
     Bench(bench::Arguments),
     Demo(demo::Arguments),
+    Limits(limits::Arguments),
     Upstream(upstream::Arguments),
     Load(load::Arguments),
     Run(run::Arguments),
@@ -38,6 +40,7 @@ impl Cli {
         match self.command {
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
+            Command::Limits(arguments) => limits::run(arguments).await,
             Command::Upstream(arguments) => upstream::run(arguments).await,
             Command::Load(arguments) => load::run(arguments).await,
             Command::Run(arguments) => run::run(arguments).await,

@@ -148,6 +148,36 @@ impl HttpFilter {
         }))
     }
 
+    /// The same beside a bucket of `all` tokens that every request takes from too.
+    pub fn local_buckets_by_header_and_one_for_all(header: &str, tokens: u32, all: u32, interval: &str) -> Self {
+        let bucket = |tokens: u32| json!({"max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": interval});
+        let action = json!({"request_headers": {"header_name": header, "descriptor_key": "key"}});
+        Self::local(&json!({
+            "token_bucket": {"max_tokens": 1_000_000_000, "tokens_per_fill": 1_000_000_000, "fill_interval": "1s"},
+            "rate_limits": [{"actions": [action]}, {"actions": [{"generic_key": {"descriptor_value": "all"}}]}],
+            "descriptors": [
+                {"entries": [{"key": "key"}], "token_bucket": bucket(tokens)},
+                {"entries": [{"key": "generic_key", "value": "all"}], "token_bucket": bucket(all)}
+            ]
+        }))
+    }
+
+    /// Envoy's own concurrency limit, with the settings of its documentation.
+    pub fn adaptive_concurrency() -> Self {
+        Self::Raw(json!({
+            "name": "envoy.filters.http.adaptive_concurrency",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
+                "gradient_controller_config": {
+                    "sample_aggregate_percentile": {"value": 90},
+                    "concurrency_limit_params": {"concurrency_update_interval": "0.1s"},
+                    "min_rtt_calc_params": {"jitter": {"value": 10}, "interval": "60s", "request_count": 50}
+                },
+                "enabled": {"default_value": true, "runtime_key": "adaptive_concurrency.enabled"}
+            }
+        }))
+    }
+
     fn local(settings: &Value) -> Self {
         let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}, "runtime_key": "always"});
         let mut config = json!({

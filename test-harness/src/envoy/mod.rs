@@ -34,6 +34,8 @@ use crate::wait::wait_until;
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// What Envoy wrote, in its folder.
 const LOG: &str = "envoy.log";
+/// How Envoy's log begins to say why it did not take new listeners.
+const REFUSAL: &str = "Filesystem config update ";
 /// What is shown of the log when something goes wrong.
 const TAIL_LINES: usize = 60;
 
@@ -137,9 +139,25 @@ impl Envoy {
         self.folder.path().join(LOG)
     }
 
-    /// Everything Envoy has logged.
+    /// Everything Envoy has logged, as far as it has been written: in a container it comes through the engine, and an
+    /// answer may be here before the line that Envoy wrote first.
     pub fn log(&self) -> String {
         read_log(&self.folder)
+    }
+
+    /// The log, once a text stands in it so many times.
+    ///
+    /// # Errors
+    /// It stood there less often within `deadline`.
+    pub async fn wait_for_log(&self, text: &str, times: usize, deadline: Duration) -> Result<String> {
+        wait_until(deadline, async || {
+            let log = self.log();
+            match log.matches(text).count() {
+                found if found >= times => Ok(log),
+                found => Err(format!("'{text}' stands {found} of {times} times in the log:\n{log}")),
+            }
+        })
+        .await
     }
 
     /// The access log of a listener that has a format, once it has so many lines.
@@ -216,6 +234,7 @@ impl Envoy {
     pub async fn update_listeners(&mut self, listeners: &[Listener]) -> Result<()> {
         let version = self.deliveries.context("the listeners are static: start with dynamic_listeners()")? + 1;
         let before = self.deliveries_seen().await?;
+        let refusals = self.log().matches(REFUSAL).count();
         builder::deliver(listeners, self.first_cluster.as_deref(), self.folder.path(), version)?;
         self.deliveries = Some(version);
         let (taken, _) = wait_until(DEADLINE, async || {
@@ -224,7 +243,8 @@ impl Envoy {
         })
         .await?;
         if taken == before.0 {
-            bail!("Envoy refused the listeners:\n{}", tail(&self.log(), TAIL_LINES));
+            let log = self.wait_for_log(REFUSAL, refusals + 1, DEADLINE).await?;
+            bail!("Envoy refused the listeners:\n{}", tail(&log, TAIL_LINES));
         }
         self.listeners = self.ready_listeners(listeners).await?;
         Ok(())

@@ -32,8 +32,8 @@ async fn after_a_trip_at_most_one_request_of_each_other_worker_passes(workers: u
     let outcomes = load(rig.main()).run().await;
     Ledgers::of_clients([&outcomes]).and_upstream(&rig.upstream).check_upstream().unwrap();
 
-    let log = rig.envoy.log();
-    let line = log.lines().find(|line| line.contains("closed to open")).unwrap_or_else(|| panic!("no trip:\n{log}"));
+    let log = rig.envoy.wait_for_log("closed to open", 1, SOON).await.unwrap();
+    let line = log.lines().find(|line| line.contains("closed to open")).unwrap();
     let tripped: f64 = line.split(' ').next().unwrap().parse().unwrap();
     let sent = outcomes.all.len();
     let lines = rig.envoy.wait_for_access_log("main", sent, SOON).await.unwrap();

@@ -8,6 +8,7 @@
 mod support;
 
 mod by_hand;
+mod dying;
 mod judging;
 mod leak;
 mod neighbours;
@@ -16,6 +17,8 @@ mod recovery;
 mod steady;
 mod streams;
 mod times;
+mod updates;
+mod vectors;
 mod workers;
 
 use std::net::SocketAddr;

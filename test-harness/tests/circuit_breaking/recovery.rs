@@ -121,7 +121,8 @@ async fn goodput_is_back_within_two_seconds_of_the_probes_success(workers: u32) 
     assert!(back <= 2.0, "{back} s after the probes' success");
     assert!(bare.recovered(probed) - probed <= 2.0, "the control is not healthy either");
     // The controls: both go on sending what can only fail, the one for ever, the other after each ejection.
-    assert!(guarded.wasted < 60, "{} requests reached a failing upstream", guarded.wasted);
+    // In proportion: what a busy machine makes longer for the one it does for the other.
+    assert!(guarded.wasted * 3 < bare.wasted, "{} requests, {} without a filter", guarded.wasted, bare.wasted);
     assert!(bare.wasted > 250, "{} without a filter", bare.wasted);
     assert!(guarded.wasted < ejecting.wasted, "{} against {}", guarded.wasted, ejecting.wasted);
 }

@@ -80,6 +80,8 @@ async fn the_upstreams_retry_after_lengthens_it_within_the_maximum() {
     let cases = [
         (&heeding, "30", 25..=30),
         (&heeding, "Sun, 06 Nov 1994 08:50:07 GMT", 25..=30),
+        (&heeding, "Sunday, 06-Nov-94 08:50:07 GMT", 25..=30),
+        (&heeding, "Sun Nov  6 08:50:07 1994", 25..=30),
         (&heeding, "3600", 55..=60),
         (&heeding, "Sun, 06 Nov 1994 08:40:00 GMT", 1..=2),
         (&heeding, "99999999999999999999", 1..=2),

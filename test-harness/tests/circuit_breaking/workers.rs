@@ -1,30 +1,14 @@
 //! VMs that die, and workers that join late, stand where the others do.
 
-use std::path::PathBuf;
-use std::process::Command;
-
-use hyper::HeaderMap;
 use serde_json::{Value, json};
-use tidegate_harness::client::{self, Call, Load, Schedule, Tally};
-use tidegate_harness::envoy::{Cluster, Listener, Tidegate, locate};
+use tidegate_harness::Gate;
+use tidegate_harness::client::{self, Call, Tally};
+use tidegate_harness::envoy::{Cluster, Listener, Tidegate};
 use tidegate_harness::upstream::Behaviour;
-use tidegate_harness::{Gate, Step};
 
+use crate::dying::{kill_vms, trapping};
 use crate::support::{Rig, SOON, until, volley};
 use crate::{CLOSED, OPEN, crowd, trip, trips, wait_for_transitions};
-
-/// Tidegate with a callback that traps, built from `test-harness/trap`; what is shipped has none.
-fn trapping() -> PathBuf {
-    let root = locate::repository();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = Command::new(cargo)
-        .args(["build", "--quiet", "--offline", "--package", "tidegate-trap", "--target", "wasm32-wasip1"])
-        .current_dir(root)
-        .status();
-    assert!(build.expect("cargo runs").success(), "the trapping module was not built: see above");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    target.join("wasm32-wasip1/debug/tidegate_trap.wasm")
-}
 
 fn config(timeout: &str, open_duration: &str) -> Value {
     json!({"policies": [{
@@ -38,17 +22,6 @@ fn config(timeout: &str, open_duration: &str) -> Value {
 async fn rig(workers: u32, config: &Value) -> Rig {
     let tidegate = Tidegate::with_module(trapping()).text(config.to_string());
     Rig::with(workers, [Listener::new("main").filter(tidegate)]).await
-}
-
-/// Lets the VM of every worker die that one of many connections comes to.
-async fn kill_vms(rig: &Rig, workers: u32) {
-    let mut trailers = HeaderMap::new();
-    trailers.insert("x-trap", "1".parse().unwrap());
-    let deadly = Call::new("POST", "/deadly").body_steps(vec![Step::Data("x".into()), Step::Trailers(trailers)]);
-    let connections = workers as usize * 16;
-    let load = Load::new(rig.main(), Schedule::burst(connections)).http2(connections);
-    load.calls(move |_, _| deadly.clone()).run().await;
-    assert!(rig.envoy.log().contains("unreachable"), "no VM has died");
 }
 
 /// Asks until new VMs have come, and says what became of the requests from then on.

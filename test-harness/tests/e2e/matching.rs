@@ -18,7 +18,8 @@ fn policy(name: &str, matching: Value) -> Value {
 
 fn applied(response: &Response) -> BTreeSet<String> {
     let told = response.headers.get_all("ratelimit-policy").iter().map(|value| value.to_str().unwrap());
-    told.map(|value| value.split('"').nth(1).unwrap().to_owned()).collect()
+    // One list over all policies; what is between quotes are the names.
+    told.flat_map(|value| value.split('"').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
 async fn policies_apply_to_the_requests_they_match(workers: u32) {

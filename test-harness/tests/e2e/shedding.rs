@@ -9,7 +9,7 @@ use tidegate_harness::upstream::Model;
 use crate::support::{Rig, seed};
 use crate::with_one_and_four_workers;
 
-with_one_and_four_workers!(the_default_limit_keeps_an_overloaded_upstream_answering_in_time);
+with_one_and_four_workers!(alone: the_default_limit_keeps_an_overloaded_upstream_answering_in_time);
 
 const CARRIED: Duration = Duration::from_secs(2);
 const OVERLOAD: Duration = Duration::from_secs(6);

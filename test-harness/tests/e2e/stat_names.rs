@@ -69,6 +69,7 @@ async fn stats_have_their_names_and_labels_whatever_policies_and_keys_are_called
         ("tidegate_internal", vec!["cell"]),
         ("tidegate_rate_limit_overflow_total", vec!["limit", "policy"]),
         ("tidegate_requests_total", vec!["decision", "policy"]),
+        ("tidegate_vm_memory_bytes", vec![]),
     ];
     let expected = expected.map(|(name, labels)| (name.to_owned(), labels.into_iter().map(str::to_owned).collect()));
     let found = shape(&text);

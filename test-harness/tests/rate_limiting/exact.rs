@@ -11,6 +11,7 @@ use crate::with_1_2_4_and_8_workers;
 
 with_1_2_4_and_8_workers!(
     a_key_at_eight_times_its_rate_gets_its_burst_and_its_rate_and_nothing_more,
+    a_hundred_thousand_a_second_are_as_exact,
     of_sixty_fresh_keys_that_eight_connections_ask_for_at_once_each_is_admitted_once,
     a_key_that_its_own_limit_rejects_leaves_the_shared_one_untouched,
     shadow_counts_exactly_what_enforce_rejects,
@@ -27,10 +28,11 @@ fn per_client(rate: &str, burst: u32, scope: &str) -> Value {
 
 /// Eight times the rate over many connections, so that every worker gets its share. Gives what was admitted, for how long
 /// requests were sent while answers came, and for how long all of it took.
-async fn overload(at: std::net::SocketAddr) -> (usize, Duration, Duration) {
+async fn overload(at: std::net::SocketAddr, cost: &'static str) -> (usize, Duration, Duration) {
     let start = Instant::now();
     let schedule = Schedule::constant(f64::from(8 * RATE), TIME);
-    let outcomes = Load::new(at, schedule).http2(32).calls(|_, _| client("hot")).run().await;
+    let outcomes =
+        Load::new(at, schedule).http2(32).calls(move |_, _| client("hot").header("x-cost", cost)).run().await;
     let took = start.elapsed();
     let tally = outcomes.tally();
     let last_sent = outcomes.all.iter().map(|outcome| outcome.sent).max().unwrap_or_default();
@@ -54,7 +56,7 @@ async fn a_key_at_eight_times_its_rate_gets_its_burst_and_its_rate_and_nothing_m
         ],
     )
     .await;
-    let run = async |name: &str| overload(envoy.address(name)).await;
+    let run = async |name: &str| overload(envoy.address(name), "1").await;
     let (proxy, worker, native) = tokio::join!(run("proxy"), run("worker"), run("native"));
     let allowed = |time: Duration| f64::from(BURST) + f64::from(RATE) * time.as_secs_f64();
     let row = |(admitted, _, took): (usize, Duration, Duration)| {
@@ -71,14 +73,44 @@ async fn a_key_at_eight_times_its_rate_gets_its_burst_and_its_rate_and_nothing_m
     }
 }
 
+async fn a_hundred_thousand_a_second_are_as_exact(workers: u32) {
+    // No test can send so many. Requests that cost as much as a thousand meet the same bucket.
+    const COST: f64 = 1000.0;
+    let config = |scope: &str| {
+        let mut limit = per_client("100000/s", 50_000, scope);
+        limit["cost"] = json!({"header": "x-cost", "max": 1000});
+        limits(json!([limit]))
+    };
+    let (_upstream, envoy) =
+        start(workers, [tidegate("proxy", &config("proxy")), tidegate("worker", &config("worker"))]).await;
+    let run = async |name: &str| overload(envoy.address(name), "1000").await;
+    let (proxy, worker) = tokio::join!(run("proxy"), run("worker"));
+    let allowed = |time: Duration| 50_000.0 + 100_000.0 * time.as_secs_f64();
+    let (admitted, sent, took) = proxy;
+    let taken = admitted as f64 * COST;
+    println!("100000/s, {workers} workers: {taken} of {:.0}, scope worker {}", allowed(took), worker.0 as f64 * COST);
+    assert!(taken <= allowed(took), "{taken} in {took:?}");
+    // A request's worth of the bound may be under way when the last one is sent.
+    assert!(taken >= 0.99 * allowed(sent) - COST, "{taken} in {sent:?}");
+    if workers > 1 {
+        assert!(worker.0 > admitted + admitted / 8, "{} in buckets of each worker", worker.0);
+    }
+}
+
 async fn of_sixty_fresh_keys_that_eight_connections_ask_for_at_once_each_is_admitted_once(workers: u32) {
     let config = |mode: &str| {
         let mut config = limits(json!([per_client("5/m", 1, "proxy")]));
         config["mode"] = json!(mode);
         config
     };
-    let (upstream, envoy) =
-        start(workers, [tidegate("main", &config("enforce")), tidegate("control", &config("off"))]).await;
+    // As Envoy's own keeps them unless told otherwise: twenty.
+    let native = HttpFilter::local_buckets_by_header("x-client", 20, 1, "12s");
+    let listeners = [
+        tidegate("main", &config("enforce")),
+        tidegate("control", &config("off")),
+        Listener::new("native").filter(native),
+    ];
+    let (upstream, envoy) = start(workers, listeners).await;
     // Requests go to the eight connections in turn, so each key is asked for on all of them.
     let burst = async |name: &str| -> Outcomes {
         let load = Load::new(envoy.address(name), Schedule::burst(480)).http2(8);
@@ -91,6 +123,8 @@ async fn of_sixty_fresh_keys_that_eight_connections_ask_for_at_once_each_is_admi
     admitted.sort_unstable();
     assert_eq!(admitted, (0..60).collect::<Vec<_>>());
     assert_eq!(burst("control").await.tally().admitted(), 480);
+    let native = burst("native").await.tally();
+    println!("60 fresh keys, {workers} workers: 60 of 480 admitted; native with 20 buckets: {native}");
 }
 
 async fn a_key_that_its_own_limit_rejects_leaves_the_shared_one_untouched(workers: u32) {
@@ -100,6 +134,8 @@ async fn a_key_that_its_own_limit_rejects_leaves_the_shared_one_untouched(worker
         [
             tidegate("main", &limits(json!([shared, per_client("1/h", 5, "proxy")]))),
             tidegate("control", &limits(json!([shared]))),
+            Listener::new("native")
+                .filter(HttpFilter::local_buckets_by_header_and_one_for_all("x-client", 5, 40, "3600s")),
         ],
     )
     .await;
@@ -113,6 +149,9 @@ async fn a_key_that_its_own_limit_rejects_leaves_the_shared_one_untouched(worker
     // Sixteen clients, of whom one has used its own five: the other 35 are all there.
     assert_eq!(others.admitted(), 35, "{others}");
     assert_eq!(burst("control", 400, 1).await.admitted(), 40, "without a limit of its own it takes all");
+    let hot = burst("native", 400, 1).await;
+    let others = burst("native", 80, 16).await;
+    println!("a shared limit of 40, {workers} workers, native: of the hot client {hot}; then of the others {others}");
 }
 
 async fn shadow_counts_exactly_what_enforce_rejects(workers: u32) {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidegate_harness::Gate;
 use tidegate_harness::client::{self, Call, Cancel, Ending, Load, Outcomes, Schedule};
-use tidegate_harness::envoy::{Cluster, Envoy};
+use tidegate_harness::envoy::{Cluster, Envoy, Route};
 use tidegate_harness::ledger::Ledgers;
 use tidegate_harness::upstream::{Behaviour, Upstream};
 
@@ -148,6 +149,69 @@ async fn bodies_and_grpc_calls_are_held_too_and_an_upstream_that_died_meanwhile_
     upstream.revive().unwrap();
     upstream.always(Behaviour::respond(200));
     assert_eq!(client::get(at, "/").await.unwrap().status, 200);
+}
+
+/// So many requests that are all due at the same moment: within what time the last of them is answered after the first.
+async fn spread(envoy: &Envoy, requests: usize) -> Duration {
+    let at = envoy.address("main");
+    let all = |_: usize| Call::get("/").header("x-cost", b"4000");
+    // One uses up its window, another the next: those behind them are for the window after.
+    assert_eq!(client::send(at, all(0)).await.unwrap().status, 200);
+    let next = tokio::spawn(client::send(at, all(1)));
+    wait_for_stat(envoy, "tidegate_queue_length", "p", 1).await;
+    let load = Load::new(at, Schedule::burst(requests)).http2(20).calls(|_, _| Call::get("/"));
+    let outcomes = load.run().await;
+    assert_eq!(next.await.unwrap().unwrap().status, 200);
+    let tally = outcomes.tally();
+    assert_eq!(tally.admitted() + tally.local.get(&200).copied().unwrap_or(0), requests, "{tally}");
+    let answered: Vec<_> = outcomes.all.iter().map(|outcome| outcome.intended + outcome.latency).collect();
+    wait_for_stat(envoy, "tidegate_queue_length", "p", 0).await;
+    *answered.iter().max().unwrap() - *answered.iter().min().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_thousand_that_are_due_at_once_go_on_together_and_the_vm_bears_it() {
+    let limit = json!({"name": "r", "rate": "4000/s", "algorithm": "fixed_window", "pace": {"max_wait": "30s"},
+        "cost": {"header": "x-cost", "max": 4000}});
+    let config = limits(json!([limit]));
+    for workers in [1, 4] {
+        let (_upstream, envoy) = start(workers, [tidegate("main", &config)]).await;
+        let upstream = spread(&envoy, 3000).await;
+        // Answered by the proxy itself, each within the resumption of the one before.
+        let itself = Envoy::builder().concurrency(workers).listener(tidegate("main", &config)).start().await.unwrap();
+        let nested = spread(&itself, 3000).await;
+        println!(
+            "3000 held until the same moment, {workers} workers: all within {upstream:?}, of the proxy's own {nested:?}"
+        );
+        for envoy in [envoy, itself] {
+            let stats = envoy.stats().await.unwrap();
+            assert_eq!(stats.count("tidegate_errors_total", &[]), 0.0);
+            assert!(!envoy.log().contains("RangeError"), "{}", envoy.log());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn six_hundred_in_a_queue_that_the_proxy_answers_itself_do_not_exhaust_the_stack() {
+    // One place: whoever goes on is answered at once, gives the place back, and so lets the next one go on.
+    let config = json!({"policies": [{"name": "p", "load_shedding": {
+        "limit": {"algorithm": "fixed", "limit": 1}, "queue": {"max_length": 1000, "max_wait": "1m", "order": "fifo"}}}]});
+    let upstream = Upstream::start().await.unwrap();
+    let listener = tidegate("main", &config).route(Route::prefix("/slow", "upstream")).route(Route::respond("/", 200));
+    let builder = Envoy::builder().concurrency(1).cluster(Cluster::new("upstream", upstream.address()));
+    let envoy = builder.listener(listener).start().await.unwrap();
+    let gate = Gate::new();
+    upstream.always(Behaviour::respond(200).hold(&gate));
+    let at = envoy.address("main");
+    let slow = tokio::spawn(async move { client::get(at, "/slow").await });
+    upstream.wait_for_concurrent(1, SOON).await.unwrap();
+    let load = Load::new(at, Schedule::burst(600)).http2(8).calls(|_, _| Call::get("/"));
+    let waiting = tokio::spawn(load.run());
+    wait_for_stat(&envoy, "tidegate_queue_length", "p", 600).await;
+    gate.open();
+    let tally = waiting.await.unwrap().tally();
+    assert_eq!(tally.local.get(&200), Some(&600), "{tally}\n{}", envoy.log());
+    assert_eq!(slow.await.unwrap().unwrap().status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

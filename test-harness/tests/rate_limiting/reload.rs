@@ -2,12 +2,15 @@
 
 use serde_json::{Value, json};
 use tidegate_harness::client;
-use tidegate_harness::envoy::Envoy;
+use tidegate_harness::envoy::{Envoy, Listener, Tidegate};
 
-use crate::support::{client, limits, tidegate};
+use crate::support::{SOON, client, limits, tidegate, volley};
 use crate::with_1_2_4_and_8_workers;
 
-with_1_2_4_and_8_workers!(an_update_keeps_the_balances_of_limits_that_did_not_change);
+with_1_2_4_and_8_workers!(
+    an_update_keeps_the_balances_of_limits_that_did_not_change,
+    listeners_that_share_a_name_count_each_update_once,
+);
 
 const MEGABYTE: u64 = 1 << 20;
 
@@ -44,6 +47,55 @@ async fn an_update_keeps_the_balances_of_limits_that_did_not_change(workers: u32
     // Taken back at once, it finds its balances as they were.
     update(&mut envoy, &config("4/h", 2, "/b")).await;
     assert_eq!(status(&envoy, "a").await, 429);
+}
+
+async fn listeners_that_share_a_name_count_each_update_once(workers: u32) {
+    let named = |listener: &str, rate: &str| {
+        let config = limits(json!([{"name": "all", "rate": rate}]));
+        Listener::new(listener).filter(Tidegate::new(&config).unwrap().name("same"))
+    };
+    let builder = Envoy::builder().concurrency(workers).dynamic_listeners();
+    let builder = builder.listener(named("one", "100/h")).listener(named("two", "200/h"));
+    let mut envoy = builder.start().await.unwrap();
+    for (rates, updates) in [(["100/h", "200/h"], 2), (["100/h", "300/h"], 3), (["400/h", "500/h"], 5)] {
+        if updates > 2 {
+            envoy.update_listeners(&[named("one", rates[0]), named("two", rates[1])]).await.unwrap();
+        }
+        for (listener, rate) in ["one", "two"].into_iter().zip(rates) {
+            let told = format!("\"all\";q={};w=3600", rate.trim_end_matches("/h"));
+            // Many connections, so that each worker has taken it.
+            let tally = volley(envoy.address(listener), 40, |_| client("a")).await.tally();
+            assert_eq!(tally.local.get(&200), Some(&40), "{listener}: {tally}");
+            let response = client::send(envoy.address(listener), client("a")).await.unwrap();
+            assert_eq!(response.header("ratelimit-policy"), Some(told.as_str()));
+        }
+        let stats = envoy.stats().await.unwrap();
+        assert_eq!(stats.stat("tidegate_config_updates_total", &[("result", "accepted")]), Some(f64::from(updates)));
+        let times = usize::try_from(updates).unwrap();
+        let log = envoy.wait_for_log("configured: 1 policies", times, SOON).await.unwrap();
+        assert_eq!(log.matches("configured: 1 policies").count(), times, "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_that_is_said_at_start_is_what_the_tables_take() {
+    let start = async |keys: u32| {
+        let limit = |name: &str, scope: &str, keys: u32| json!({"name": name, "rate": "100/s", "key": [{"header": "x-client"}], "scope": scope, "max_keys": keys});
+        let config = limits(json!([limit("all", "proxy", keys), limit("own", "worker", 64)]));
+        Envoy::builder().concurrency(2).listener(tidegate("main", &config)).start().await.unwrap()
+    };
+    let (small, large) = (start(1).await, start(1_000_000).await);
+    // Pages of 64 slots of two words and a header of four, for 32 keys each, and one for the overflow budget.
+    const PAGE: u64 = (64 * 2 + 4) * 8;
+    let bound = (1_000_000_u64.div_ceil(32) + 1) * PAGE;
+    let said =
+        format!("2 rate limits, which keep at most {bound} bytes for all workers and {} bytes in each", 2 * PAGE);
+    let log = large.wait_for_log(&said, 1, SOON).await.unwrap();
+    assert_eq!(log.matches(&said).count(), 1, "{log}");
+    let taken = large.resident_bytes().unwrap().saturating_sub(small.resident_bytes().unwrap());
+    let overhead = (taken as f64 - bound as f64) / (bound / PAGE) as f64;
+    println!("memory: {taken} bytes for a bound of {bound}: {overhead:.0} bytes more for each page");
+    assert!((bound..bound + bound / 2).contains(&taken), "{taken} for {bound}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

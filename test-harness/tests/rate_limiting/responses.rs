@@ -92,3 +92,29 @@ async fn several_limits_are_several_items_and_retry_after_is_never_earlier_than_
     assert_eq!((rejected.status, left), (429, 0));
     assert!(wait.is_some_and(|wait| retry >= wait), "{rejected:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_that_apply_together_tell_each_header_once() {
+    const NAMES: [&str; 5] =
+        ["ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
+    let policy = |name: &str, ratelimit: &str, rate: &str| json!({"name": name, "headers": {"ratelimit": ratelimit}, "rate_limits": [{"name": format!("of_{name}"), "rate": rate}]});
+    let several =
+        json!({"policies": [policy("a", "both", "9/h"), policy("b", "legacy", "2/h"), policy("c", "ietf", "8/h")]});
+    let one = json!({"policies": [policy("c", "ietf", "8/h")]});
+    let (_upstream, envoy) = start(2, [tidegate("main", &several), tidegate("control", &one)]).await;
+    let lines = |response: &Response| NAMES.map(|name| response.headers.get_all(name).iter().count());
+    let trio = |response: &Response| {
+        ["x-ratelimit-limit", "x-ratelimit-remaining"].map(|name| response.header(name).map(str::to_owned))
+    };
+    for (status, left) in [(200, 1), (200, 0), (429, 0)] {
+        let response = client::send(envoy.address("main"), client("a")).await.unwrap();
+        assert_eq!((response.status, lines(&response)), (status, [1; 5]), "{response:?}");
+        assert_eq!(response.header("ratelimit-policy"), Some(r#""of_a";q=9;w=3600, "of_c";q=8;w=3600"#));
+        assert_eq!(trio(&response), [Some("2".to_owned()), Some(left.to_string())]);
+        // A rejected request has taken nothing from either.
+        let taken = if status == 200 { 2 - left } else { 2 };
+        assert_eq!((told(&response, "of_a").0, told(&response, "of_c").0), (9 - taken, 8 - taken));
+    }
+    let control = client::send(envoy.address("control"), client("a")).await.unwrap();
+    assert_eq!(lines(&control), [1, 1, 0, 0, 0]);
+}

@@ -46,27 +46,33 @@ fn half_open() -> impl Strategy<Value = Phase> {
 
 proptest! {
     #[test]
-    fn a_record_comes_back_from_its_page(
+    fn a_record_comes_back_from_its_page_in_its_epoch_only(
         generation in any::<u64>(),
+        epoch in 1..u64::MAX,
         (count, phase) in any::<bool>().prop_flat_map(|count| (Just(count), prop_oneof![closed(count), open(), half_open()])),
     ) {
         let settings = settings(count);
         let record = Record { generation, phase };
-        let bytes = encode(&record, length(&settings));
+        let bytes = write(&record, epoch, length(&settings));
         prop_assert_eq!(bytes.len(), length(&settings));
-        prop_assert_eq!(decode(&bytes, &settings), Some(record));
+        prop_assert_eq!(read(&bytes, epoch, &settings), Some(Content::Record(record)));
+        prop_assert_eq!(read(&bytes, epoch + 1, &settings), Some(Content::Nothing));
+        prop_assert_eq!(read(&bytes, epoch - 1, &settings), Some(Content::Later));
     }
 
     #[test]
-    fn no_bytes_bring_the_reader_down(count in any::<bool>(), bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = decode(&bytes, &settings(count));
+    fn no_bytes_bring_the_reader_down(count in any::<bool>(), bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let epoch = bytes.first_chunk().map_or(0, |epoch| u64::from_le_bytes(*epoch));
+        let _ = read(&bytes, epoch, &settings(count));
     }
 }
 
 #[test]
 fn a_page_of_zeros_is_a_breaker_nobody_has_used() {
     for settings in [settings(true), settings(false)] {
-        assert_eq!(decode(&vec![0; length(&settings)], &settings), Some(Record::new(&settings)));
+        let zeros = vec![0; length(&settings)];
+        assert_eq!(read(&zeros, 0, &settings), Some(Content::Record(Record::new(&settings))));
+        assert_eq!(read(&zeros, 1, &settings), Some(Content::Nothing));
     }
 }
 
@@ -74,18 +80,25 @@ fn a_page_of_zeros_is_a_breaker_nobody_has_used() {
 fn an_unknown_state_or_reason_is_no_record() {
     let settings = settings(false);
     let mut bytes = vec![0; length(&settings)];
-    bytes[8] = 3;
-    assert_eq!(decode(&bytes, &settings), None);
-    bytes[8] = 1;
-    bytes[9 + 12] = 5;
-    assert_eq!(decode(&bytes, &settings), None);
+    bytes[16] = 3;
+    assert_eq!(read(&bytes, 0, &settings), None);
+    bytes[16] = 1;
+    bytes[17 + 12] = 5;
+    assert_eq!(read(&bytes, 0, &settings), None);
 }
 
 #[test]
 fn a_count_of_probes_beyond_the_page_is_no_record() {
     let settings = settings(false);
     let mut bytes = vec![0; length(&settings)];
-    bytes[8] = 2;
-    bytes[9 + 12..9 + 16].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert_eq!(decode(&bytes, &settings), None);
+    bytes[16] = 2;
+    bytes[17 + 12..17 + 16].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(read(&bytes, 0, &settings), None);
+}
+
+#[test]
+fn windows_have_pages_of_few_lengths() {
+    let windows = [Window::Time(1), Window::Count(1), Window::Count(100), Window::Count(10_000)];
+    let lengths = windows.map(|window| length(&Settings { window, ..settings(true) }));
+    assert_eq!(lengths, [512, 512, 512, 3_072]);
 }

@@ -9,8 +9,8 @@
 //! A worker that was only asleep finds its record cleared at its next heartbeat, takes another and counts what it
 //! holds anew.
 
-use crate::control::counted::Beat;
-use crate::control::{Nanos, Random};
+use super::counted::Beat;
+use super::{Nanos, Random};
 use crate::share::{Pages, ShareError, SharedState};
 
 /// Records in the page; of more workers those beyond are not watched.

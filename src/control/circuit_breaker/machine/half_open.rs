@@ -1,0 +1,65 @@
+//! A round of probes: who is out, what has been heard of them, and how it ends.
+
+use super::{Closed, HalfOpen, Open, asked_until};
+use crate::control::circuit_breaker::settings::Settings;
+use crate::control::circuit_breaker::state::{Counts, Heard, Probe, TripReason};
+use crate::control::{Nanos, Random};
+
+impl HalfOpen {
+    pub(super) fn is_full(&self, settings: &Settings) -> bool {
+        let out = u32::try_from(self.out.len()).unwrap_or(u32::MAX);
+        self.good.saturating_add(out) >= settings.probes
+    }
+
+    fn is_past(settings: &Settings, probe: Probe, now: Nanos) -> bool {
+        now.saturating_sub(probe.at) >= settings.probe_timeout
+    }
+
+    /// Whether time alone changes something.
+    pub(super) fn is_due(&self, settings: &Settings, now: Nanos) -> bool {
+        self.out.iter().any(|probe| Self::is_past(settings, *probe, now))
+    }
+
+    pub(super) fn is_overdue(&self, settings: &Settings, now: Nanos) -> bool {
+        self.out.iter().any(|probe| probe.heard == Heard::Nothing && Self::is_past(settings, *probe, now))
+    }
+
+    /// Counts the probes as good whose headers were, and whose time is over.
+    pub(super) fn count_heard(&mut self, settings: &Settings, now: Nanos) {
+        let past = |probe: &mut Probe| probe.heard != Heard::Nothing && Self::is_past(settings, *probe, now);
+        let heard: Vec<_> = self.out.extract_if(.., past).collect();
+        heard.into_iter().for_each(|probe| self.count_good(probe.heard == Heard::Slow));
+    }
+
+    pub(super) fn count_good(&mut self, slow: bool) {
+        self.good = self.good.saturating_add(1);
+        self.slow = self.slow.saturating_add(u32::from(slow));
+    }
+
+    /// Clears the place of a probe; which of several that are alike does not matter.
+    pub(super) fn take(&mut self, probe: Probe) -> bool {
+        let place = self.out.iter().position(|out| *out == probe);
+        if let Some(place) = place {
+            self.out.swap_remove(place);
+        }
+        place.is_some()
+    }
+
+    pub(super) fn close(&self, settings: &Settings, now: Nanos) -> Closed {
+        Closed::new(settings, Some(now))
+    }
+
+    pub(super) fn reopen(
+        &self,
+        settings: &Settings,
+        reason: TripReason,
+        retry_after: Option<Nanos>,
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) -> Open {
+        let failures = u64::from(reason == TripReason::ProbeFailed && self.good < settings.probes);
+        let counts = Counts { calls: u64::from(self.good).saturating_add(failures), failures, slow: self.slow.into() };
+        let asked = asked_until(settings, retry_after, now);
+        Open::lasting(settings, self.round.saturating_add(1), asked, (reason, counts), now, rng)
+    }
+}

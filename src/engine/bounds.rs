@@ -1,0 +1,125 @@
+//! Bounds on the request itself: its path, its headers, and its body.
+//!
+//! A body that says how long it is, with `content-length`, is judged with the headers, and the proxy sees to it that it is
+//! no longer than that. Any other is counted while it passes by. It is not kept back, so when it turns out too long a part
+//! of it has been sent upstream: the request was admitted and stays charged for, but what it held is given back at once
+//! and the upstream is not judged by it. Its client is answered in the upstream's place, or cut off if that has
+//! begun to answer. What follows the headers of a tunnel is no body.
+
+use crate::matching::Request;
+
+use super::decide::{Applied, Decision, Refusal, Refused};
+use super::permit::{Permit, What};
+use super::rates::whole_number;
+use super::rejection::{Invalid, Reason, Rejection};
+use super::response::reason_line;
+use super::{Engine, Env, stats};
+
+/// A request's body, as far as it is counted.
+#[derive(Debug, Default)]
+pub(super) struct Body {
+    bytes: u64,
+    /// The policies that bound it, and by how much. Empty: it is not counted.
+    bounds: Vec<(usize, u64)>,
+}
+
+impl Body {
+    /// It is counted no longer.
+    pub fn forget(&mut self) {
+        self.bytes = 0;
+        self.bounds.clear();
+    }
+
+    /// The policy bounds it no longer.
+    pub fn forget_policy(&mut self, policy: usize) {
+        self.bounds.retain(|(bounding, _)| *bounding != policy);
+    }
+
+    /// Whether anybody counts it.
+    pub fn is_counted(&self) -> bool {
+        !self.bounds.is_empty()
+    }
+
+    /// A policy whose bound it passes, which bounds it no longer.
+    fn take_passed(&mut self) -> Option<usize> {
+        let at = self.bounds.iter().position(|(_, most)| self.bytes > *most)?;
+        Some(self.bounds.remove(at).0)
+    }
+}
+
+impl Permit {
+    /// So many more bytes of the request's body are there. Whether [`Engine::cut_off`] is to be asked what becomes of it.
+    pub fn body_grew(&mut self, bytes: usize) -> bool {
+        // Nobody sends 2^64 bytes; saturated they would still be too many.
+        self.body.bytes = self.body.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.body.bounds.iter().any(|(_, most)| self.body.bytes > *most)
+    }
+}
+
+impl Engine {
+    /// Bounds that the request's headers can be held to.
+    pub(super) fn check_requests(
+        &mut self,
+        request: &Request<'_>,
+        permit: &mut Permit,
+        env: &mut Env<'_>,
+    ) -> Option<Refused> {
+        for at in 0..self.work.applied.len() {
+            let Some(limits) = self.live(at).and_then(|policy| policy.request_limits.as_ref()) else { continue };
+            let over = |bound: Option<u32>, value: usize| {
+                bound.is_some_and(|bound| value > usize::try_from(bound).unwrap_or(usize::MAX))
+            };
+            let (mut count, mut bytes) = (0usize, 0usize);
+            if limits.max_headers.is_some() || limits.max_header_bytes.is_some() {
+                for (name, value) in request.headers().iter().filter(|(name, _)| !name.starts_with(b":")) {
+                    count = count.saturating_add(1);
+                    bytes = bytes.saturating_add(name.len()).saturating_add(value.len());
+                }
+            }
+            let length = limits.max_body_bytes.map(|most| (most, content_length(request)));
+            let invalid = if over(limits.max_path_bytes, request.raw_path().len()) {
+                Invalid::Path
+            } else if over(limits.max_headers, count) || over(limits.max_header_bytes, bytes) {
+                Invalid::Headers
+            } else if length.is_some_and(|(most, length)| length.is_some_and(|length| length > most)) {
+                Invalid::Body
+            } else {
+                if let (Some((most, None)), Some(applied)) = (length, self.work.applied.get(at)) {
+                    permit.body.bounds.push((applied.policy, most));
+                }
+                continue;
+            };
+            let refusal = Refusal { reason: Reason::Invalid(invalid), limit: None, wait: None, left: None };
+            if let Some(refused) = self.refuse(at, refusal, permit, env) {
+                return Some(refused);
+            }
+        }
+        None
+    }
+
+    /// What becomes of a request whose body has grown past a bound.
+    pub fn cut_off(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
+        let mut shadow = None;
+        while let Some(policy) = permit.body.take_passed() {
+            let rejection = Rejection { policy, reason: Reason::Invalid(Invalid::Body), limit: None, wait: None };
+            self.work.applied.clear();
+            self.work.applied.push(Applied { policy, refused: None });
+            if self.enforced(0, env) {
+                permit.body.forget();
+                self.give_back(permit, |held| !matches!(held.what, What::Charge { .. }), env);
+                return self.rejected(&rejection, None, permit.grpc, env);
+            }
+            if let Some(made) = self.policies.get(policy) {
+                let label = format!("shadow_{}", rejection.reason.label());
+                env.stats.add(env.metrics, stats::REQUESTS, &[&made.name, &label], 1);
+                shadow.get_or_insert_with(|| format!("shadow_{}", reason_line(made, &rejection, None)));
+            }
+        }
+        Decision::Admitted { shadow }
+    }
+}
+
+/// How long a request says its body is. A header that is no number says nothing.
+fn content_length(request: &Request<'_>) -> Option<u64> {
+    request.headers().get(b"content-length").and_then(whole_number)
+}

@@ -1,0 +1,102 @@
+//! A policy's throttle: who passes it, what it is told of how requests end, and how much it rejects.
+//!
+//! An outcome counts as it does for a concurrency limit: what the upstream served is a success; failures, time-outs and
+//! refusals of its own are none; clients that left, tunnels, and replies of the proxy or of a Tidegate further down say nothing.
+
+use crate::config::{self, Outcomes};
+use crate::control::concurrency::Ended;
+use crate::control::throttle::{Settings, Throttle};
+
+use super::compile::{digest, nanos};
+use super::decide::{Refusal, Refused, live_mut};
+use super::outcome::Ending;
+use super::permit::{Held, Permit, What};
+use super::rejection::Reason;
+use super::stats::{self, MetricId};
+use super::{Engine, Env};
+
+/// A policy's throttle.
+#[derive(Debug)]
+pub(super) struct Throttling {
+    throttle: Throttle,
+    gauge: Option<MetricId>,
+    /// What this worker told last of it, in percent.
+    told: Option<u64>,
+    failures: Outcomes,
+}
+
+impl Throttling {
+    /// Opens the throttle of a policy. What it has counted is with the host, under its settings.
+    ///
+    /// # Errors
+    /// A sentence, when the host shares nothing.
+    pub fn new(throttle: &config::Throttle, policy: &str, scope: &str, env: &mut Env<'_>) -> Result<Self, String> {
+        let settings = Settings {
+            success_threshold: u32::from(throttle.success_threshold.0),
+            window: nanos(throttle.window),
+            max_rejection: u32::from(throttle.max_rejection.0),
+            minimum_calls: u64::from(throttle.minimum_calls),
+        };
+        let place = format!("{scope}/{policy}/throttle/{:016x}", digest(throttle));
+        let opened = Throttle::new(settings, env.share, &place);
+        let throttle = opened
+            .map_err(|error| format!("policy {policy}: the host keeps no shared state for the throttle ({error:?})"))?;
+        let gauge = env.stats.id(env.metrics, stats::THROTTLE_REJECTION, &[policy]);
+        let mut throttling = Self { throttle, gauge, told: None, failures: Outcomes::failures() };
+        throttling.tell(env);
+        Ok(throttling)
+    }
+
+    /// A request that passed has ended so.
+    pub fn settle(&self, ending: &Ending, env: &Env<'_>) {
+        match ending.ended(&self.failures) {
+            Ended::Success => self.throttle.settle(env.share, true),
+            Ended::Failure | Ended::Dropped => self.throttle.settle(env.share, false),
+            Ended::Ignored => {}
+        }
+    }
+
+    /// What time alone changes.
+    pub fn tick(&mut self, env: &mut Env<'_>) {
+        self.throttle.tick(env.share, env.now);
+        let errors = self.throttle.take_errors();
+        if errors > 0 {
+            let errors = i64::try_from(errors).unwrap_or(i64::MAX);
+            env.stats.add(env.metrics, stats::ERRORS, &["load_shedding"], errors);
+        }
+        self.tell(env);
+    }
+
+    fn tell(&mut self, env: &Env<'_>) {
+        let percent = self.throttle.rejection_percent();
+        if let Some(gauge) = self.gauge
+            && self.told != Some(percent)
+        {
+            env.metrics.record(gauge, percent);
+            self.told = Some(percent);
+        }
+    }
+}
+
+impl Engine {
+    /// The throttles of all policies that apply. Whoever passed one before it was held has passed it.
+    pub(super) fn pass_throttles(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+        for at in 0..self.work.applied.len() {
+            let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
+            let Some(throttling) = &mut policy.throttling else { continue };
+            let passed = |held: &Held| held.policy == applied.policy && matches!(held.what, What::Outcome);
+            if permit.held.iter().any(passed) {
+                continue;
+            }
+            if throttling.throttle.admits(env.share, env.now, env.random) {
+                permit.held.push(Held { policy: applied.policy, what: What::Outcome });
+                continue;
+            }
+            let refusal = Refusal { reason: Reason::Throttled, limit: None, wait: None, left: None };
+            if let Some(refused) = self.refuse(at, refusal, permit, env) {
+                return Some(refused);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,60 @@
+//! Load shedding in a real Envoy: bounds on bodies, queues, priorities, bulkheads, deadlines, releases and throttles, over 1,
+//! 2 and 4 workers.
+//!
+//! Each scenario has its control beside it: another setting or none, which must come out differently. Figures are printed:
+//! `--nocapture` shows them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[path = "../circuit_breaking/dying.rs"]
+mod dying;
+#[path = "../e2e/support.rs"]
+#[allow(dead_code, reason = "shared with the other scenarios, which use all of it")]
+mod support;
+
+mod bodies;
+mod death;
+mod places;
+mod priority;
+mod queue;
+mod throttle;
+
+use serde_json::{Value, json};
+use tidegate_harness::envoy::{Listener, Tidegate};
+
+/// Makes three tests of each scenario.
+macro_rules! with_1_2_and_4_workers {
+    ($($scenario:ident),* $(,)?) => { $(
+        mod $scenario {
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn with_1_worker() {
+                super::$scenario(1).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn with_2_workers() {
+                super::$scenario(2).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn with_4_workers() {
+                super::$scenario(4).await;
+            }
+        }
+    )* };
+}
+use with_1_2_and_4_workers;
+
+/// One policy `p` with this load shedding.
+fn shedding(settings: Value) -> Value {
+    json!({"policies": [{"name": "p", "load_shedding": settings}]})
+}
+
+/// A fixed limit.
+fn fixed(limit: u32) -> Value {
+    json!({"algorithm": "fixed", "limit": limit})
+}
+
+/// Tidegate under this name. Filters of the same name share what their policies have in common, so each has its own.
+fn listener(name: &str, config: &Value) -> Listener {
+    Listener::new(name).filter(Tidegate::new(config).unwrap().name(name))
+}
