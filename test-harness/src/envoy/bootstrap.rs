@@ -36,6 +36,7 @@ pub struct Listener {
     routes: Vec<Route>,
     upgrades: Vec<String>,
     access_log_format: Option<String>,
+    balanced: bool,
     raw: Value,
 }
 
@@ -179,6 +180,7 @@ impl Listener {
             routes: Vec::new(),
             upgrades: Vec::new(),
             access_log_format: None,
+            balanced: false,
             raw: nothing(),
         }
     }
@@ -208,6 +210,13 @@ impl Listener {
     #[must_use]
     pub fn access_log(mut self, format: impl Into<String>) -> Self {
         self.access_log_format = Some(format.into());
+        self
+    }
+
+    /// Each connection goes to the worker that has the fewest. Otherwise the kernel chooses, and a worker may get none.
+    #[must_use]
+    pub fn balanced(mut self) -> Self {
+        self.balanced = true;
         self
     }
 
@@ -260,13 +269,18 @@ impl Listener {
             }]);
         }
         merge(&mut manager, &self.raw);
-        json!({
+        let mut listener = json!({
             "name": self.name,
+            "stat_prefix": self.name,
             "address": socket_address(SocketAddr::from(([127, 0, 0, 1], 0))),
             "filter_chains": [{
                 "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
             }]
-        })
+        });
+        if self.balanced {
+            listener["connection_balance_config"] = json!({"exact_balance": {}});
+        }
+        listener
     }
 }
 

@@ -210,6 +210,21 @@ impl Envoy {
         Stats::parse(&self.admin_get("/stats/prometheus").await?)
     }
 
+    /// How many workers have had connections at this listener.
+    ///
+    /// # Errors
+    /// The admin interface does not answer, or the listener has no such stats.
+    pub async fn busy_workers(&self, listener: &str) -> Result<usize> {
+        // By their own names: whether a listener's name becomes a label depends on what it looks like.
+        let text = self.admin_get(&format!("/stats?filter=listener.{listener}.worker_")).await?;
+        let connections = text.lines().filter_map(|line| line.split_once(".downstream_cx_total: "));
+        let connections: Vec<_> = connections.map(|(_, number)| number != "0").collect();
+        if connections.is_empty() {
+            bail!("no stats of workers at listener {listener}: {text}");
+        }
+        Ok(connections.into_iter().filter(|busy| *busy).count())
+    }
+
     /// Waits until the stats fulfil a condition: `condition` gives a value, or what is still missing.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ async fn exactly_the_burst_is_admitted_however_many_connections_ask_at_once(work
     assert_eq!((tally.admitted(), tally.rejected_by("rates", "rate_limited")), (200, 200), "{tally}");
     let of_a = rig.upstream.seen().iter().filter(|seen| seen.header("x-client") == Some("a")).count();
     assert_eq!(of_a, 100, "each client has a burst of its own");
-    assert_eq!(rig.busy_workers().await, workers as usize, "every worker had its part in it");
+    assert_eq!(rig.envoy.busy_workers("main").await.unwrap(), workers as usize, "every worker had its part in it");
 
     let tally = volley(rig.control(), 400, clients).await.tally();
     assert_eq!(tally.admitted(), 400, "{tally}");

@@ -82,13 +82,6 @@ impl Rig {
         self.envoy.stats().await.unwrap().count("tidegate_requests_total", &[]) as usize
     }
 
-    /// How many workers have had connections.
-    pub async fn busy_workers(&self) -> usize {
-        let stats = self.envoy.stats().await.unwrap();
-        let workers = stats.samples("envoy_listener_worker_downstream_cx_total", &[]);
-        workers.filter(|worker| worker.value > 0.0).count()
-    }
-
     /// Waits until this stat has this value; a stat that is not there has none.
     pub async fn wait_for_stat(&self, name: &str, labels: &[(&str, &str)], value: u32) {
         let waited = self.envoy.wait_for_stats(SOON, |stats| match stats.stat(name, labels) {

@@ -105,7 +105,7 @@ async fn a_place_that_another_worker_gave_back_is_taken_within_milliseconds(work
     gate.open();
     let tally = all.await.unwrap().tally();
     assert_eq!(tally.admitted(), REQUESTS, "{tally}");
-    assert!(rig.busy_workers().await as u32 == workers);
+    assert_eq!(rig.envoy.busy_workers("main").await.unwrap(), workers as usize);
     // From the end of one to the arrival of the next, at the upstream.
     let seen = rig.upstream.seen();
     let ends = seen.iter().map(|seen| seen.end.unwrap().1);
