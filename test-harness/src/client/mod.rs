@@ -16,7 +16,7 @@ use anyhow::Result;
 pub use call::{Call, Cancel, Response};
 pub(crate) use call::{grpc_frame, header};
 pub use connection::{Connection, Ended};
-pub use flood::flood;
+pub use flood::{Asked, flood, steady};
 pub use load::{ID, Load};
 pub use outcome::{Ending, Latencies, Outcome, Outcomes, Tally};
 pub use raw::raw;

@@ -148,18 +148,46 @@ impl HttpFilter {
         }))
     }
 
-    /// The same beside a bucket of `all` tokens that every request takes from too.
+    /// The same beside a bucket of `all` tokens, refilled by one at a time, that every request takes from too: first, since
+    /// Envoy asks the bucket with the lowest rate first.
     pub fn local_buckets_by_header_and_one_for_all(header: &str, tokens: u32, all: u32, interval: &str) -> Self {
-        let bucket = |tokens: u32| json!({"max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": interval});
+        let bucket =
+            |tokens: u32, fill: u32| json!({"max_tokens": tokens, "tokens_per_fill": fill, "fill_interval": interval});
         let action = json!({"request_headers": {"header_name": header, "descriptor_key": "key"}});
         Self::local(&json!({
             "token_bucket": {"max_tokens": 1_000_000_000, "tokens_per_fill": 1_000_000_000, "fill_interval": "1s"},
-            "rate_limits": [{"actions": [action]}, {"actions": [{"generic_key": {"descriptor_value": "all"}}]}],
+            "rate_limits": [{"actions": [{"generic_key": {"descriptor_value": "all"}}]}, {"actions": [action]}],
             "descriptors": [
-                {"entries": [{"key": "key"}], "token_bucket": bucket(tokens)},
-                {"entries": [{"key": "generic_key", "value": "all"}], "token_bucket": bucket(all)}
+                {"entries": [{"key": "generic_key", "value": "all"}], "token_bucket": bucket(all, 1)},
+                {"entries": [{"key": "key"}], "token_bucket": bucket(tokens, tokens)}
             ]
         }))
+    }
+
+    /// The same as [`HttpFilter::local_bucket`], of which each request takes `cost` tokens.
+    pub fn local_bucket_at_cost(tokens: u32, fill: u32, interval: &str, cost: u32) -> Self {
+        let bucket = json!({"max_tokens": tokens, "tokens_per_fill": fill, "fill_interval": interval});
+        let action = json!({"generic_key": {"descriptor_value": "all"}});
+        Self::local(&json!({
+            "token_bucket": {"max_tokens": 1_000_000_000, "tokens_per_fill": 1_000_000_000, "fill_interval": "1s"},
+            "rate_limits": [{"actions": [action], "hits_addend": {"number": cost}}],
+            "descriptors": [{"entries": [{"key": "generic_key", "value": "all"}], "token_bucket": bucket}]
+        }))
+    }
+
+    /// This one of Envoy's own rate limits, counting under `native_shadow` what it would reject and rejecting nothing.
+    ///
+    /// # Panics
+    /// It is another filter.
+    #[must_use]
+    pub fn not_enforced(mut self) -> Self {
+        let Self::Raw(filter) = &mut self else { panic!("not one of Envoy's own rate limits: {self:?}") };
+        let never = json!({"default_value": {"numerator": 0, "denominator": "HUNDRED"}, "runtime_key": "never"});
+        super::bootstrap::merge(
+            filter,
+            &json!({"typed_config": {"stat_prefix": "native_shadow", "filter_enforced": never}}),
+        );
+        self
     }
 
     /// Envoy's own concurrency limit, with the settings of its documentation.

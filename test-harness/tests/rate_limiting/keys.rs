@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tidegate_harness::client::{Call, flood};
-use tidegate_harness::envoy::{Envoy, HttpFilter, Listener};
+use tidegate_harness::envoy::{Envoy, HttpFilter};
 
-use crate::support::{client, limits, tidegate};
+use crate::support::{all_took_part, client, limits, listener, tidegate};
 use crate::with_1_2_4_and_8_workers;
 
 with_1_2_4_and_8_workers!(fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory);
@@ -26,7 +26,7 @@ async fn fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory(workers: u32)
     // Envoy itself answers: only the limits are at work.
     let native = HttpFilter::local_buckets_by_header("x-client", 1024, 5, "3600s");
     let builder = Envoy::builder().concurrency(workers).listener(tidegate("main", &config()));
-    let envoy = builder.listener(Listener::new("native").filter(native)).start().await.unwrap();
+    let envoy = builder.listener(listener("native", native)).start().await.unwrap();
     let keys = fresh_keys();
     for name in ["main", "native"] {
         let at = envoy.address(name);
@@ -61,6 +61,7 @@ async fn fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory(workers: u32)
             assert_eq!(after, 200, "a table that forgets the oldest gives a new budget");
         }
     }
+    all_took_part(&envoy, workers, &["main", "native"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

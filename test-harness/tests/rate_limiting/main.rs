@@ -7,9 +7,11 @@
 mod exact;
 mod keys;
 mod pace;
+mod refunds;
 mod reload;
 mod responses;
 mod support;
+mod vectors;
 
 /// Makes four tests of each scenario.
 macro_rules! with_1_2_4_and_8_workers {

@@ -9,7 +9,7 @@ use tidegate_harness::envoy::{Cluster, Envoy, Route};
 use tidegate_harness::ledger::Ledgers;
 use tidegate_harness::upstream::{Behaviour, Upstream};
 
-use crate::support::{SOON, client, decisions, limits, start, tidegate, volley, wait_for_stat};
+use crate::support::{SOON, all_took_part, client, decisions, limits, start, tidegate, volley, wait_for_stat};
 use crate::with_1_2_4_and_8_workers;
 
 /// A worker wakes at most a millisecond late; the rest is the connection's, and of a machine busy with other things.
@@ -20,7 +20,11 @@ fn paced(max_wait: &str) -> Value {
     limits(json!([{"name": "r", "rate": "10/s", "burst": 1, "pace": {"max_wait": max_wait}}]))
 }
 
-with_1_2_4_and_8_workers!(ten_requests_at_once_reach_the_upstream_an_interval_apart);
+with_1_2_4_and_8_workers!(
+    ten_requests_at_once_reach_the_upstream_an_interval_apart,
+    held_requests_go_on_in_the_order_in_which_they_came,
+    who_leaves_while_held_is_never_sent_upstream,
+);
 
 async fn ten_requests_at_once_reach_the_upstream_an_interval_apart(workers: u32) {
     let rejecting = limits(json!([{"name": "r", "rate": "10/s", "burst": 1}]));
@@ -46,35 +50,37 @@ async fn ten_requests_at_once_reach_the_upstream_an_interval_apart(workers: u32)
 
     let tally = volley(envoy.address("control"), 10, |_| Call::get("/")).await.tally();
     assert!(tally.admitted() < 10, "{tally}");
+    all_took_part(&envoy, workers, &["main"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_requests_go_on_in_the_order_in_which_they_came() {
+async fn held_requests_go_on_in_the_order_in_which_they_came(workers: u32) {
     let config = limits(json!([{"name": "r", "rate": "1/s", "burst": 1, "pace": {"max_wait": "10s"}}]));
-    let (upstream, envoy) = start(4, [tidegate("main", &config)]).await;
+    let (upstream, envoy) = start(workers, [tidegate("main", &config)]).await;
     let at = envoy.address("main");
+    // One at each worker at least.
+    let last = workers.max(4);
     assert_eq!(client::send(at, client("0")).await.unwrap().status, 200);
     let mut held = Vec::new();
-    for place in 1..5_u32 {
+    for place in 1..=last {
         held.push(tokio::spawn(client::send(at, client(place.to_string()))));
         wait_for_stat(&envoy, "tidegate_queue_length", "p", place).await;
     }
     for answer in held {
         assert_eq!(answer.await.unwrap().unwrap().status, 200);
     }
-    let order: Vec<usize> =
+    let order: Vec<u32> =
         upstream.seen().iter().map(|seen| seen.header("x-client").unwrap().parse().unwrap()).collect();
-    assert_eq!(order, [0, 1, 2, 3, 4]);
+    assert_eq!(order, (0..=last).collect::<Vec<_>>());
+    all_took_part(&envoy, workers, &["main"]).await;
 }
 
 fn cancelled(outcomes: &Outcomes) -> usize {
     outcomes.all.iter().filter(|outcome| matches!(outcome.ending, Ending::Cancelled(_))).count()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_while_held_is_never_sent_upstream() {
+async fn who_leaves_while_held_is_never_sent_upstream(workers: u32) {
     for http2 in [false, true] {
-        let (upstream, envoy) = start(4, [tidegate("main", &paced("10s"))]).await;
+        let (upstream, envoy) = start(workers, [tidegate("main", &paced("10s"))]).await;
         let at = envoy.address("main");
         assert_eq!(client::get(at, "/").await.unwrap().status, 200);
         let leave = move |_: usize| {
@@ -92,6 +98,7 @@ async fn who_leaves_while_held_is_never_sent_upstream() {
         let admitted = decisions(&envoy, "p", "admitted").await;
         assert!((1 + tally.admitted()..=21).contains(&admitted), "{admitted}: {tally}");
         assert!(upstream.total() <= admitted, "{} of {admitted}", upstream.total());
+        all_took_part(&envoy, workers, &["main"]).await;
     }
 }
 

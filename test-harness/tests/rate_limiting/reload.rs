@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use tidegate_harness::client;
-use tidegate_harness::envoy::{Envoy, Listener, Tidegate};
+use tidegate_harness::envoy::{Envoy, Tidegate};
 
-use crate::support::{SOON, client, limits, tidegate, volley};
+use crate::support::{self, InTurn, SOON, all_took_part, client, limits, tidegate, volley};
 use crate::with_1_2_4_and_8_workers;
 
 with_1_2_4_and_8_workers!(
@@ -16,6 +16,16 @@ const MEGABYTE: u64 = 1 << 20;
 
 async fn envoy(workers: u32, config: &Value) -> Envoy {
     Envoy::builder().concurrency(workers).dynamic_listeners().listener(tidegate("main", config)).start().await.unwrap()
+}
+
+/// What each worker answers this client.
+async fn statuses(envoy: &Envoy, workers: u32, who: &str) -> Vec<u16> {
+    let mut all = InTurn::new(envoy, "main", workers).await;
+    let mut statuses = Vec::new();
+    for _ in 0..workers {
+        statuses.push(all.send(client(who)).await.status);
+    }
+    statuses
 }
 
 async fn status(envoy: &Envoy, who: &str) -> u16 {
@@ -36,23 +46,29 @@ async fn an_update_keeps_the_balances_of_limits_that_did_not_change(workers: u32
     let update = async |envoy: &mut Envoy, config: &Value| {
         envoy.update_listeners(&[tidegate("main", config)]).await.unwrap();
     };
+    let rejected = vec![429; workers as usize];
     update(&mut envoy, &config("4/h", 1, "/b")).await;
-    assert_eq!(status(&envoy, "a").await, 429, "another policy changed");
+    assert_eq!(statuses(&envoy, workers, "a").await, rejected, "another policy changed");
     update(&mut envoy, &config("4/h", 2, "/b")).await;
-    assert_eq!(status(&envoy, "a").await, 429, "what a request costs changed, and not what a balance means");
+    assert_eq!(
+        statuses(&envoy, workers, "a").await,
+        rejected,
+        "what a request costs changed, and not what a balance means"
+    );
     assert_eq!(status(&envoy, "b").await, 200);
     // The control: another rate is another bucket.
     update(&mut envoy, &config("5/h", 2, "/b")).await;
     assert_eq!(status(&envoy, "a").await, 200);
     // Taken back at once, it finds its balances as they were.
     update(&mut envoy, &config("4/h", 2, "/b")).await;
-    assert_eq!(status(&envoy, "a").await, 429);
+    assert_eq!(statuses(&envoy, workers, "a").await, rejected);
+    all_took_part(&envoy, workers, &["main"]).await;
 }
 
 async fn listeners_that_share_a_name_count_each_update_once(workers: u32) {
     let named = |listener: &str, rate: &str| {
         let config = limits(json!([{"name": "all", "rate": rate}]));
-        Listener::new(listener).filter(Tidegate::new(&config).unwrap().name("same"))
+        support::listener(listener, Tidegate::new(&config).unwrap().name("same"))
     };
     let builder = Envoy::builder().concurrency(workers).dynamic_listeners();
     let builder = builder.listener(named("one", "100/h")).listener(named("two", "200/h"));
@@ -72,6 +88,7 @@ async fn listeners_that_share_a_name_count_each_update_once(workers: u32) {
         let stats = envoy.stats().await.unwrap();
         assert_eq!(stats.stat("tidegate_config_updates_total", &[("result", "accepted")]), Some(f64::from(updates)));
         let times = usize::try_from(updates).unwrap();
+        all_took_part(&envoy, workers, &["one", "two"]).await;
         let log = envoy.wait_for_log("configured: 1 policies", times, SOON).await.unwrap();
         assert_eq!(log.matches("configured: 1 policies").count(), times, "{log}");
     }

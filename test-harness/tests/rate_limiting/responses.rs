@@ -4,7 +4,8 @@ use serde_json::json;
 use tidegate_harness::client::{self, Response};
 use tidegate_harness::upstream::Behaviour;
 
-use crate::support::{client, limits, start, tidegate};
+use crate::support::{InTurn, all_took_part, client, limits, start, tidegate};
+use crate::with_1_2_4_and_8_workers;
 
 /// `;r=` of a limit in a response, and its `;t=`.
 fn told(response: &Response, limit: &str) -> (u64, Option<u64>) {
@@ -17,8 +18,9 @@ fn told(response: &Response, limit: &str) -> (u64, Option<u64>) {
     (number("r=").expect(item), number("t="))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cost_that_the_upstream_tells_is_charged_on_every_worker() {
+with_1_2_4_and_8_workers!(a_cost_that_the_upstream_tells_is_charged_on_every_worker);
+
+async fn a_cost_that_the_upstream_tells_is_charged_on_every_worker(workers: u32) {
     let limit = |charge: serde_json::Value| {
         let mut limit = json!({"name": "tokens", "rate": "10/h", "key": [{"header": "x-client"}]});
         limit["charge_response"] = charge;
@@ -27,41 +29,41 @@ async fn a_cost_that_the_upstream_tells_is_charged_on_every_worker() {
     let charging = limits(json!([limit(json!({"header": "x-tokens-used"}))]));
     let mut without = limits(json!([limit(json!(null))]));
     without["policies"][0]["rate_limits"][0].as_object_mut().unwrap().remove("charge_response");
-    let (upstream, envoy) = start(4, [tidegate("main", &charging), tidegate("control", &without)]).await;
+    let (upstream, envoy) = start(workers, [tidegate("main", &charging), tidegate("control", &without)]).await;
     let answers = |used: &'static [u8]| upstream.always(Behaviour::respond(200).header("x-tokens-used", used));
-    let send = async |name: &str, who: &str| client::send(envoy.address(name), client(who)).await.unwrap();
+    let mut main = InTurn::new(&envoy, "main", workers).await;
+    let mut send = async |who: &str| main.send(client(who)).await;
 
     answers(b"5");
-    assert_eq!(told(&send("main", "a").await, "tokens").0, 4, "one for the request and five for the answer");
-    let overdrawn = send("main", "a").await;
+    assert_eq!(told(&send("a").await, "tokens").0, 4, "one for the request and five for the answer");
+    let overdrawn = send("a").await;
     // 12 of 10 are used: three have to come back, at one every 360 seconds.
     let (left, wait) = told(&overdrawn, "tokens");
     assert_eq!((overdrawn.status, left), (200, 0));
     assert!(matches!(wait, Some(1070..=1080)), "{wait:?}");
     for _ in 0..8 {
-        let rejected = send("main", "a").await;
+        let rejected = send("a").await;
         let retry: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
         assert_eq!((rejected.status, told(&rejected, "tokens")), (429, (0, Some(retry))));
         assert!((1060..=1080).contains(&retry), "{retry}");
     }
     for nothing in [&b"-5"[..], b"five", b"", b"\xff", b"1.5"] {
         answers(nothing);
-        send("main", "b").await;
+        send("b").await;
     }
-    assert_eq!(told(&send("main", "b").await, "tokens").0, 4, "six requests and nothing else");
+    assert_eq!(told(&send("b").await, "tokens").0, 4, "six requests and nothing else");
     answers(b"99999999999999999999999999999");
-    send("main", "c").await;
-    assert_eq!(send("main", "c").await.status, 429);
+    send("c").await;
+    assert_eq!(send("c").await.status, 429);
 
     // The control: nobody asked for the header.
-    let statuses = async |name: &str| {
-        let mut good = 0;
-        for _ in 0..12 {
-            good += usize::from(send(name, "a").await.status == 200);
-        }
-        good
-    };
-    assert_eq!(statuses("control").await, 10);
+    let mut control = InTurn::new(&envoy, "control", workers).await;
+    let mut good = 0;
+    for _ in 0..12 {
+        good += usize::from(control.send(client("a")).await.status == 200);
+    }
+    assert_eq!(good, 10);
+    all_took_part(&envoy, workers, &["main", "control"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

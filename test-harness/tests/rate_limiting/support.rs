@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_harness::client::{Call, Load, Outcomes, Schedule};
-use tidegate_harness::envoy::{Builder, Cluster, Envoy, Listener, Tidegate};
+use tidegate_harness::client::{Call, Connection, Load, Outcomes, Response, Schedule, Tally};
+use tidegate_harness::envoy::{Builder, Cluster, Envoy, HttpFilter, Listener, Tidegate};
 use tidegate_harness::upstream::Upstream;
 
 /// How long a condition may take to come true on a busy machine.
@@ -12,7 +12,41 @@ pub const SOON: Duration = Duration::from_secs(30);
 
 /// Tidegate under this name. Filters of the same name share what their policies have in common, so each has its own.
 pub fn tidegate(name: &str, config: &Value) -> Listener {
-    Listener::new(name).filter(Tidegate::new(config).unwrap().name(name))
+    listener(name, Tidegate::new(config).unwrap().name(name))
+}
+
+/// A listener with this filter, whose workers get connections in turn: as many as there are workers reach all of them.
+pub fn listener(name: &str, filter: impl Into<HttpFilter>) -> Listener {
+    Listener::new(name).filter(filter).balanced()
+}
+
+/// Asks each worker in turn, over a connection to each.
+pub struct InTurn {
+    connections: Vec<Connection>,
+    next: usize,
+}
+
+impl InTurn {
+    pub async fn new(envoy: &Envoy, listener: &str, workers: u32) -> Self {
+        let mut connections = Vec::new();
+        for _ in 0..workers {
+            connections.push(Connection::open(envoy.address(listener), false).await.unwrap());
+        }
+        Self { connections, next: 0 }
+    }
+
+    pub async fn send(&mut self, call: Call) -> Response {
+        let turn = self.next % self.connections.len();
+        self.next += 1;
+        self.connections[turn].send(call).await.unwrap()
+    }
+}
+
+/// At each of these listeners every worker has had its part.
+pub async fn all_took_part(envoy: &Envoy, workers: u32, listeners: &[&str]) {
+    for listener in listeners {
+        assert_eq!(envoy.busy_workers(listener).await.unwrap(), workers as usize, "workers at {listener}");
+    }
 }
 
 /// One policy `p` with these rate limits.
@@ -40,6 +74,12 @@ pub async fn volley(
     make: impl Fn(usize) -> Call + Send + 'static,
 ) -> Outcomes {
     Load::new(at, Schedule::burst(requests)).calls(move |index, _| make(index)).run().await
+}
+
+/// How many of them no rate limit rejected. Whatever else the proxy answered, say 503 because no connection to the upstream
+/// stood in time, it had let through.
+pub fn passed(tally: &Tally) -> usize {
+    tally.sent - tally.rejections() - tally.local.get(&429).copied().unwrap_or(0)
 }
 
 /// How many requests a policy decided so.
