@@ -75,11 +75,13 @@ impl Engine {
         for held in &mut permit.held {
             if let What::Breaker(granted) = &mut held.what
                 && granted.is_probe()
-                && let Some(breaker) = self.policies.get(held.policy).and_then(|policy| policy.breaker.as_ref())
+                && let Some(policy) = self.policies.get(held.policy)
+                && let Some(breaker) = &policy.breaker
                 && breaker.verdict(&so_far) == Verdict::Success
                 && let Ok(mut breakers) = breaker.breakers.try_borrow_mut()
             {
-                breakers.hear(env.share, granted, took);
+                breakers.hear(env.share, granted, took, env.now, env.random);
+                report(&policy.name, &mut breakers, env);
             }
         }
     }
@@ -135,7 +137,11 @@ pub(super) fn settle_breaker(
     };
     match outcome {
         Some(outcome) => breakers.settle(env.share, granted, outcome, took, env.now, env.random),
-        None => breakers.cancel(env.share, granted),
+        // A host without details has nothing against an answer that never came.
+        None if ending.from_upstream && ending.status.is_some() => {
+            breakers.ignore(env.share, granted, env.now, env.random)
+        }
+        None => breakers.cancel(env.share, granted, env.now, env.random),
     }
     report(&policy.name, &mut breakers, env);
 }

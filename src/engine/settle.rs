@@ -146,7 +146,8 @@ impl Engine {
                     if let Some(breaker) = &policy.breaker
                         && let Ok(mut breakers) = breaker.breakers.try_borrow_mut()
                     {
-                        breakers.cancel(env.share, granted);
+                        breakers.cancel(env.share, granted, env.now, env.random);
+                        report(&policy.name, &mut breakers, env);
                     }
                 }
             }

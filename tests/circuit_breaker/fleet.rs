@@ -115,12 +115,17 @@ impl Fleet {
 
     /// The response headers of a request are there, good, and after so long.
     pub fn hear(&mut self, worker: usize, permit: &mut Permit, took: Nanos) {
-        self.workers[worker].0.hear(&self.share, permit, took);
+        self.workers[worker].0.hear(&self.share, permit, took, self.now, &mut self.rng);
         self.collect(worker);
     }
 
     pub fn cancel(&mut self, worker: usize, permit: Permit) {
-        self.workers[worker].0.cancel(&self.share, permit);
+        self.workers[worker].0.cancel(&self.share, permit, self.now, &mut self.rng);
+        self.collect(worker);
+    }
+
+    pub fn ignore(&mut self, worker: usize, permit: Permit) {
+        self.workers[worker].0.ignore(&self.share, permit, self.now, &mut self.rng);
         self.collect(worker);
     }
 

@@ -114,7 +114,7 @@ impl Proxy {
             return;
         }
         let place = self.chance(worker.permits.len());
-        worker.breakers.hear(self, &mut worker.permits[place], 0);
+        worker.breakers.hear(self, &mut worker.permits[place], 0, self.now.get(), &mut Chance(self));
         self.collect(worker);
     }
 
@@ -123,7 +123,11 @@ impl Proxy {
         if permit.is_probe() {
             *self.probes.borrow_mut().entry(permit.generation()).or_default() -= 1;
         }
-        worker.breakers.cancel(self, permit);
+        if self.chance(2) == 0 {
+            worker.breakers.cancel(self, permit, self.now.get(), &mut Chance(self));
+        } else {
+            worker.breakers.ignore(self, permit, self.now.get(), &mut Chance(self));
+        }
         self.collect(worker);
     }
 

@@ -19,6 +19,7 @@ mod model;
 mod open_time;
 mod probes;
 mod sharing;
+mod silence;
 #[cfg(not(target_family = "wasm"))]
 mod threads;
 mod trips;

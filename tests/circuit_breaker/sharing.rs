@@ -252,7 +252,7 @@ fn requests_pass_and_errors_are_counted_while_shared_state_is_out_of_reach() {
             let permit = breakers.acquire(&share, slot, 100 * SECOND, rng).unwrap();
             assert!(!permit.is_probe());
             breakers.settle(&share, permit, FAILURE, 0, 100 * SECOND, rng);
-            breakers.cancel(&share, permit);
+            breakers.cancel(&share, permit, 100 * SECOND, rng);
         }
         assert_eq!(breakers.state(&share, unknown), State::Closed);
         assert!(breakers.take_errors() >= 3);

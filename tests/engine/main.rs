@@ -4,10 +4,12 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "tests fail by panicking"
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and print their seeds"
 )]
 
 mod bodies;
+mod breakers;
 mod contended;
 #[path = "../counting/mod.rs"]
 mod counting;

@@ -344,6 +344,12 @@ impl Answer {
         self
     }
 
+    /// These flags tell why it is as it is.
+    pub fn flags(mut self, flags: u64) -> Self {
+        self.flags = flags;
+        self
+    }
+
     /// Written by the proxy or another filter.
     pub fn local(mut self) -> Self {
         self.local = true;

@@ -173,32 +173,40 @@ impl Breaker {
     }
 
     /// Gives a probe's place back.
-    pub fn cancel(&mut self, at: &mut At<'_>, generation: u64, probe: Probe) -> Result<(), ShareError> {
-        let (given_back, _) = self.update(at, |record, _| record.give_back(generation, probe))?;
-        if given_back {
+    pub fn give_back(
+        &mut self,
+        at: &mut At<'_>,
+        probe: (u64, Probe),
+        answered: bool,
+    ) -> Result<Option<Transition>, ShareError> {
+        let (given_back, transition) =
+            self.update(at, |record, at| record.give_back(at.settings, probe, answered, at.now, at.rng))?;
+        if given_back && transition.is_none() {
             // Workers that had seen all places taken reject without looking.
             self.tell(at.share);
         }
-        Ok(())
+        Ok(transition)
     }
 
     /// Notes what has been heard of a probe. Whether it was still out.
-    pub fn hear(&mut self, at: &mut At<'_>, generation: u64, probe: Probe, heard: Heard) -> Result<bool, ShareError> {
+    pub fn hear(
+        &mut self,
+        at: &mut At<'_>,
+        probe: (u64, Probe),
+        heard: Heard,
+    ) -> Result<(bool, Option<Transition>), ShareError> {
         // Nobody needs telling: whose copy is older asks the page when the probe's time is over.
-        Ok(self.update(at, |record, _| record.hear(generation, probe, heard))?.0)
+        self.update(at, |record, at| record.hear(at.settings, probe, heard, at.now, at.rng))
     }
 
     /// A probe was answered.
     pub fn answer(
         &mut self,
         at: &mut At<'_>,
-        generation: u64,
-        probe: Probe,
+        probe: (u64, Probe),
         ending: Ending,
     ) -> Result<Option<Transition>, ShareError> {
-        let answered =
-            self.update(at, |record, at| record.answer(at.settings, (generation, probe), ending, at.now, at.rng));
-        Ok(answered?.1)
+        Ok(self.update(at, |record, at| record.answer(at.settings, probe, ending, at.now, at.rng))?.1)
     }
 
     /// A call through the closed breaker ended.

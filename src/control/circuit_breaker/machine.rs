@@ -1,13 +1,17 @@
 //! The state machine of one breaker, as all workers agree on it.
 //!
-//! A state can be made only by the states that may come before it, so an illegal move cannot be written:
+//! Each move is a function of the state that it leaves:
 //!
 //! | from | to | when |
 //! |---|---|---|
 //! | [`Closed`] | [`Open`] | [`Closed::trip`]: a threshold is reached |
 //! | [`Open`] | [`HalfOpen`] | [`Open::probe`]: a request comes after the open time |
 //! | [`HalfOpen`] | [`Closed`] | [`HalfOpen::close`]: every probe was good, to its end or for as long as a probe may take |
-//! | [`HalfOpen`] | [`Open`] | [`HalfOpen::reopen`]: a probe failed or had no answer in time |
+//! | [`HalfOpen`] | [`Open`] | [`HalfOpen::reopen`]: a probe failed, or the upstream was silent for as long as a probe may take |
+//!
+//! Nothing else calls [`Record::enter`]. Beside the moves a state is made by [`Record::new`], for a breaker that nobody has
+//! used, and by the page's reader, which believes what a worker wrote. That no sequence of calls makes another move is no
+//! matter of types: `tests/circuit_breaker/interleaving.rs` looks for one.
 
 mod half_open;
 
@@ -76,6 +80,8 @@ pub(super) struct HalfOpen {
     pub good: u32,
     /// Those of them that were slow.
     pub slow: u32,
+    /// For how long probes were out that were cancelled without an answer, since the upstream was last heard of.
+    pub silence: Nanos,
     /// The probes that are not answered to their end.
     pub out: Vec<Probe>,
 }
@@ -168,21 +174,53 @@ impl Record {
         }
     }
 
-    /// Gives the place of a probe back as though it had never been taken. Whether there was one.
-    pub fn give_back(&mut self, generation: u64, probe: Probe) -> bool {
-        self.half_open(generation).is_some_and(|half| half.take(probe))
+    /// Gives the place of a probe back. Whether there was one. `answered`: the upstream has said something, if nothing that
+    /// counts.
+    pub fn give_back(
+        &mut self,
+        settings: &Settings,
+        probe: (u64, Probe),
+        answered: bool,
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) -> bool {
+        let Some((half, probe)) = self.round_of(settings, probe, now, rng) else { return false };
+        if !half.give_back(probe, answered, now) {
+            return false;
+        }
+        if half.silence >= settings.probe_timeout {
+            let open = half.reopen(settings, TripReason::ProbeTimeout, None, now, rng);
+            self.enter(Phase::Open(open));
+        }
+        true
     }
 
     /// Notes what has been heard of a probe. Whether it was out.
-    pub fn hear(&mut self, generation: u64, probe: Probe, heard: Heard) -> bool {
-        let Some(half) = self.half_open(generation) else { return false };
-        let out = half.out.iter_mut().find(|out| **out == probe);
-        out.map(|out| out.heard = heard).is_some()
+    pub fn hear(
+        &mut self,
+        settings: &Settings,
+        probe: (u64, Probe),
+        heard: Heard,
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) -> bool {
+        self.round_of(settings, probe, now, rng).is_some_and(|(half, probe)| half.hear(probe, heard))
     }
 
-    fn half_open(&mut self, generation: u64) -> Option<&mut HalfOpen> {
+    /// A probe's round, if that is not over. What is told after a probe's time must not count, so whoever tells it notices
+    /// that the time is over, unless others were first.
+    fn round_of(
+        &mut self,
+        settings: &Settings,
+        (generation, probe): (u64, Probe),
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) -> Option<(&mut HalfOpen, Probe)> {
+        if self.generation == generation {
+            self.expire(settings, now, rng);
+        }
         match &mut self.phase {
-            Phase::HalfOpen(half) if self.generation == generation => Some(half),
+            Phase::HalfOpen(half) if self.generation == generation => Some((half, probe)),
             _ => None,
         }
     }
@@ -196,19 +234,16 @@ impl Record {
         now: Nanos,
         rng: &mut dyn Random,
     ) {
-        let (generation, probe) = probe;
-        let Some(half) = self.half_open(generation) else { return };
-        // Judged before its place is cleared, so that an answer after the timeout is none, whoever notices first.
-        let overdue = half.is_overdue(settings, now);
-        half.count_heard(settings, now);
-        if half.take(probe) {
-            if ending.outcome.failed() || overdue {
-                let reason = if ending.outcome.failed() { TripReason::ProbeFailed } else { TripReason::ProbeTimeout };
-                let open = half.reopen(settings, reason, ending.outcome.retry_after(), now, rng);
-                return self.enter(Phase::Open(open));
-            }
-            half.count_good(ending.slow);
+        let Some((half, probe)) = self.round_of(settings, probe, now, rng) else { return };
+        if !half.take(probe) {
+            return;
         }
+        if ending.outcome.failed() {
+            let open = half.reopen(settings, TripReason::ProbeFailed, ending.outcome.retry_after(), now, rng);
+            return self.enter(Phase::Open(open));
+        }
+        half.silence = 0;
+        half.count_good(ending.slow);
         self.conclude(settings, now, rng);
     }
 
@@ -345,7 +380,7 @@ impl Open {
     }
 
     fn probe(&self) -> HalfOpen {
-        HalfOpen { round: self.round, reason: self.reason, good: 0, slow: 0, out: Vec::new() }
+        HalfOpen { round: self.round, reason: self.reason, good: 0, slow: 0, silence: 0, out: Vec::new() }
     }
 
     fn denial(&self, now: Nanos) -> Denied {

@@ -10,7 +10,9 @@
 //!   above `open_duration_max`. The first request after that is the first probe.
 //! - **HalfOpen**: at most `probes` requests pass, over all workers. All answered well closes; one failure, one that
 //!   is unanswered after `probe_timeout`, or a round whose share of slow answers reaches its threshold opens again. A
-//!   cancelled probe gives its place back. A probe with good response headers whose body goes on for longer than the
+//!   cancelled probe gives its place back and is neither good nor bad; but where clients leave before an upstream that
+//!   hangs could time out, the time that it let them wait adds up, and opens again at a cancel that makes it
+//!   `probe_timeout` since the upstream was last heard of. A probe with good response headers whose body goes on for longer than the
 //!   timeout, a stream, counts as answered well from then on.
 //! - After closing, `recovery_ramp` admits a tenth of the requests at first and all at its end, at random.
 //!
@@ -238,32 +240,52 @@ impl CircuitBreakers {
         decision.map(|(generation, grant)| Permit { generation, grant, ..unwatched })
     }
 
-    /// The request was not sent after all, its client left, or its outcome is to be ignored: as though it had never
-    /// asked. A probe's place is free again.
-    pub fn cancel(&mut self, share: &dyn SharedState, permit: Permit) {
-        if let Grant::Probe(probe) = permit.grant
-            && self.is_current(&permit)
-        {
-            let _ = self.with(permit.slot, share, probe.at, &mut Never, |breaker, at| {
-                breaker.cancel(at, permit.generation, probe)
-            });
+    /// The request was not sent after all, or ended without an answer for which the upstream is to blame: a call is as
+    /// though it had never asked, and a probe's place is free again. Probes that are cancelled after waiting in vain for
+    /// `probe_timeout`, all together and with no answer to any, open the breaker.
+    pub fn cancel(&mut self, share: &dyn SharedState, permit: Permit, now: Nanos, rng: &mut dyn Random) {
+        self.give_back(share, permit, false, now, rng);
+    }
+
+    /// The upstream answered, and the answer is to be ignored: the same, except that nobody waited in vain.
+    pub fn ignore(&mut self, share: &dyn SharedState, permit: Permit, now: Nanos, rng: &mut dyn Random) {
+        self.give_back(share, permit, true, now, rng);
+    }
+
+    fn give_back(&mut self, share: &dyn SharedState, permit: Permit, answered: bool, now: Nanos, rng: &mut dyn Random) {
+        let Grant::Probe(probe) = permit.grant else { return };
+        if !self.is_current(&permit) {
+            return;
         }
+        let transition = self.with(permit.slot, share, now, rng, |breaker, at| {
+            breaker.give_back(at, (permit.generation, probe), answered)
+        });
+        self.report(permit.slot, transition.flatten());
     }
 
     /// A probe has good response headers, after `took`, and its body is still to come: once its timeout is over it counts
-    /// as answered well, whatever becomes of the body. For other permits nothing.
-    pub fn hear(&mut self, share: &dyn SharedState, permit: &mut Permit, took: Nanos) {
+    /// as answered well, whatever becomes of the body. Headers that come after the timeout are none. For other permits
+    /// nothing.
+    pub fn hear(
+        &mut self,
+        share: &dyn SharedState,
+        permit: &mut Permit,
+        took: Nanos,
+        now: Nanos,
+        rng: &mut dyn Random,
+    ) {
         let Grant::Probe(probe) = permit.grant else { return };
         if !self.is_current(permit) {
             return;
         }
         let heard = if self.settings.is_slow(took) { Heard::Slow } else { Heard::Good };
-        let noted = self.with(permit.slot, share, probe.at, &mut Never, |breaker, at| {
-            breaker.hear(at, permit.generation, probe, heard)
-        });
-        if noted == Some(true) {
+        let noted =
+            self.with(permit.slot, share, now, rng, |breaker, at| breaker.hear(at, (permit.generation, probe), heard));
+        let Some((noted, transition)) = noted else { return };
+        if noted {
             permit.grant = Grant::Probe(Probe { heard, ..probe });
         }
+        self.report(permit.slot, transition);
     }
 
     /// The request ended. `took` is its time to response headers. An outcome of an earlier generation changes nothing.
@@ -283,7 +305,7 @@ impl CircuitBreakers {
         let generation = permit.generation;
         let transition = self.with(permit.slot, share, now, rng, |breaker, at| match permit.grant {
             Grant::Call => breaker.settle(at, generation, ending),
-            Grant::Probe(probe) => breaker.answer(at, generation, probe, ending),
+            Grant::Probe(probe) => breaker.answer(at, (generation, probe), ending),
             Grant::Unwatched => Ok(None),
         });
         self.report(permit.slot, transition.flatten());
@@ -336,7 +358,8 @@ impl CircuitBreakers {
     }
 
     /// The next change of state that this worker made and nobody has heard of. To be asked after each
-    /// [`acquire`](Self::acquire), [`settle`](Self::settle) and [`tick`](Self::tick) until there is none: over all
+    /// [`acquire`](Self::acquire), [`hear`](Self::hear), [`cancel`](Self::cancel), [`ignore`](Self::ignore),
+    /// [`settle`](Self::settle) and [`tick`](Self::tick) until there is none: over all
     /// workers each change is handed out once.
     pub fn take_transition(&mut self) -> Option<(SlotId, Transition)> {
         self.transitions.pop_front()

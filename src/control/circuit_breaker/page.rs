@@ -21,7 +21,7 @@ pub(super) fn length(settings: &Settings) -> usize {
         Window::Count(calls) => 28 + CountWindow::bytes(calls),
     };
     let closed = 29 + window;
-    let half_open = 17 + 9 * usize::try_from(settings.probes).unwrap_or(0);
+    let half_open = 25 + 9 * usize::try_from(settings.probes).unwrap_or(0);
     const OPEN: usize = 37;
     (HEADER + closed.max(half_open).max(OPEN)).next_multiple_of(STEP)
 }
@@ -72,6 +72,7 @@ fn encode(to: &mut Vec<u8>, record: &Record) {
                 put_u32(to, number);
             }
             to.push(reason_code(half.reason));
+            put(to, half.silence);
             for probe in &half.out {
                 put(to, probe.at);
                 to.push(heard_code(probe.heard));
@@ -113,11 +114,13 @@ fn decode(from: &mut &[u8], settings: &Settings) -> Option<Record> {
         code if code == State::HalfOpen.code() => {
             let (round, good, slow, out) = (take_u32(from)?, take_u32(from)?, take_u32(from)?, take_u32(from)?);
             let reason = reason(take_u8(from)?)?;
+            let silence = take(from)?;
             Phase::HalfOpen(HalfOpen {
                 round,
                 reason,
                 good,
                 slow,
+                silence,
                 out: (0..out).map(|_| take_probe(from)).collect::<Option<_>>()?,
             })
         }

@@ -139,7 +139,7 @@ impl Denied {
     }
 }
 
-/// How a call ended. Calls to be ignored are cancelled instead of settled.
+/// How a call ended that is to be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The upstream answered as it should.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_harness::Gate;
 use tidegate_harness::client::{Call, Cancel, Connection, Ended};
 use tidegate_harness::upstream::Behaviour;
+use tidegate_harness::{Gate, Step};
 
 use crate::support::{Rig, SOON, until};
 use crate::{
@@ -64,37 +64,67 @@ async fn of_a_thousand_waiting_requests_exactly_the_probes_pass(workers: u32) {
     }
 }
 
-async fn probes_that_are_cancelled_or_never_answered_do_not_hang_it(workers: u32) {
-    let rig = crate::guarded(workers, &breaker("0.5s", 2, "1s")).await;
-    trip(&rig).await;
-    let gate = Gate::new();
-    rig.upstream.always(Behaviour::respond(200).hold(&gate));
-    // Every client leaves before its answer: each probe gives its place to the next, and no round ends.
+/// Sends requests whose clients leave after 40 ms, one at a time, until `done`.
+async fn impatient<E: std::fmt::Display>(rig: &Rig, mut done: impl AsyncFnMut() -> Result<(), E>) {
     let leaving = Call::get("/").cancel(Cancel::After(Duration::from_millis(40)));
     until(async || {
         let ended = Connection::open(rig.main(), false).await.unwrap().run(leaving.clone()).await.unwrap();
         assert!(
-            matches!(&ended, Ended::Cancelled(None))
-                || matches!(&ended, Ended::Answered(answer) if answer.status == 503)
+            matches!(&ended, Ended::Cancelled(_)) || matches!(&ended, Ended::Answered(answer) if answer.status == 503)
         );
-        match rig.upstream.total() {
-            total if total >= 16 => Ok(()),
-            total => Err(format!("{} probes", total - 10)),
-        }
+        done().await
+    })
+    .await;
+    rig.wait_for_idle("upstreams").await;
+}
+
+/// Each client left before the timeout, each gave its place to the next, and so the round never ended.
+async fn probes_that_are_cancelled_or_never_answered_do_not_hang_it(workers: u32) {
+    let rig = crate::guarded(workers, &breaker("0.5s", 2, "2s")).await;
+    trip(&rig).await;
+    let gate = Gate::new();
+    // The control comes first: an upstream that says something to those who leave is not silent.
+    let talking = vec![Step::Data("event".into()), Step::Hold(gate.clone())];
+    rig.upstream.always(Behaviour::respond(200).steps(talking));
+    impatient(&rig, async || match rig.upstream.total() {
+        total if total >= 10 + 75 => Ok(()),
+        total => Err(format!("{} probes", total - 10)),
     })
     .await;
     assert_eq!((transitions(&rig.envoy, "half_open").await, transitions(&rig.envoy, "open").await), (1, 1));
-    rig.wait_for_idle("upstreams").await;
+
+    rig.upstream.always(Behaviour::respond(200).hold(&gate));
+    let before = rig.upstream.total();
+    impatient(&rig, async || match trips(&rig.envoy, "probe_timeout").await {
+        1 => Ok(()),
+        _ => Err(format!("still half-open after {} probes", rig.upstream.total() - before)),
+    })
+    .await;
+    let probes = rig.upstream.total() - before;
+    println!("{workers} workers: {probes} clients left before it opened again");
+    assert!(probes >= 3, "one of them waited for half of the time");
+    rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
 
     // Two stay, and are never answered: without any request that would notice, it opens again.
-    let waiting = tokio::spawn(crowd(rig.main(), 2, 2, "/"));
-    rig.upstream.wait_for_concurrent(2, SOON).await.unwrap();
-    wait_for_transitions(&rig, "open", 2).await;
-    assert_eq!(trips(&rig.envoy, "probe_timeout").await, 1);
+    let mut waiting = Vec::new();
+    until(async || {
+        waiting.push(tokio::spawn(crowd(rig.main(), 2, 2, "/")));
+        match rig.upstream.concurrent() {
+            2 => Ok(()),
+            now => Err(format!("{now} probes")),
+        }
+    })
+    .await;
+    wait_for_transitions(&rig, "open", 3).await;
+    assert_eq!(trips(&rig.envoy, "probe_timeout").await, 2);
     assert_eq!(rig.upstream.concurrent(), 2, "the requests themselves go on");
     // Their answers come too late to mean anything.
     gate.open();
-    assert_eq!(waiting.await.unwrap().tally().admitted(), 2);
+    let mut admitted = 0;
+    for waiting in waiting {
+        admitted += waiting.await.unwrap().tally().admitted();
+    }
+    assert_eq!(admitted, 2);
     rig.wait_for_idle("upstreams").await;
     rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
     assert_eq!(transitions(&rig.envoy, "closed").await, 0);

@@ -45,6 +45,33 @@ impl HalfOpen {
         place.is_some()
     }
 
+    /// Notes what has been heard of a probe. Whether it was out.
+    pub(super) fn hear(&mut self, probe: Probe, heard: Heard) -> bool {
+        let Some(out) = self.out.iter_mut().find(|out| **out == probe) else { return false };
+        out.heard = heard;
+        self.silence = 0;
+        true
+    }
+
+    /// Clears the place of a probe that is not judged. Time in which the upstream owed an answer to this probe alone is noted,
+    /// so that it adds up, over the probes of clients that do not wait, to as long as one probe may take.
+    pub(super) fn give_back(&mut self, probe: Probe, answered: bool, now: Nanos) -> bool {
+        let owed_since = self.owed_since(now);
+        if !self.take(probe) {
+            return false;
+        }
+        // Below `probe_timeout` both before and after: a sum that wrapped would make the upstream look well.
+        let waited = self.owed_since(now).saturating_sub(owed_since);
+        self.silence = if answered { 0 } else { self.silence.saturating_add(waited) };
+        true
+    }
+
+    /// Since when the upstream owes an answer to a probe that is out; `now` if it owes none.
+    fn owed_since(&self, now: Nanos) -> Nanos {
+        let silent = self.out.iter().filter(|probe| probe.heard == Heard::Nothing);
+        silent.map(|probe| probe.at.min(now)).min().unwrap_or(now)
+    }
+
     pub(super) fn close(&self, settings: &Settings, now: Nanos) -> Closed {
         Closed::new(settings, Some(now))
     }

@@ -40,8 +40,11 @@ fn open() -> impl Strategy<Value = Phase> {
 fn half_open() -> impl Strategy<Value = Phase> {
     let heard = prop::sample::select(vec![Heard::Nothing, Heard::Good, Heard::Slow]);
     let probe = (any::<u64>(), heard).prop_map(|(at, heard)| Probe { at, heard });
-    (any::<[u32; 3]>(), reasons(), prop::collection::vec(probe, 0..=4))
-        .prop_map(|([round, good, slow], reason, out)| Phase::HalfOpen(HalfOpen { round, reason, good, slow, out }))
+    (any::<([u32; 3], u64)>(), reasons(), prop::collection::vec(probe, 0..=4)).prop_map(
+        |(([round, good, slow], silence), reason, out)| {
+            Phase::HalfOpen(HalfOpen { round, reason, good, slow, silence, out })
+        },
+    )
 }
 
 proptest! {

@@ -1,0 +1,229 @@
+//! Circuit breakers at work on requests: what counts, what a silent upstream comes to, and how the way back is.
+
+use super::workers::{Answer, SECOND, Workers};
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const GOOD: &str = "admitted";
+const OPEN: &str = "circuit_open;policy=p;trip=failure_rate";
+const STATE: &str = "tidegate_circuit_breaker_state.policy.p.key.backend";
+const GRPC: [(&str, &str); 1] = [("content-type", "application/grpc")];
+
+/// Envoy's flags: a time-out of the upstream's, one of its stream, a client that left.
+const TIMEOUT: u64 = 1 << 2;
+const MAX_DURATION: u64 = 1 << 19;
+const LEFT: u64 = 1 << 14;
+
+fn ok() -> Answer {
+    Answer::status("200")
+}
+
+fn bad() -> Answer {
+    Answer::status("500")
+}
+
+/// Trips at four failures of four; two probes, each with five seconds.
+fn breaker(more: &str) -> String {
+    format!(
+        r#"{{"policies": [{{"name": "p", "circuit_breaker": {{
+            "minimum_calls": 4, "open_duration": "1s", "half_open": {{"probes": 2, "timeout": "5s"}}{more}}}}}]}}"#
+    )
+}
+
+/// Tripped, and the open time is over.
+fn tripped(workers: usize, more: &str) -> Workers {
+    let mut proxy = Workers::new(workers, &breaker(more));
+    for turn in 0..4 {
+        assert_eq!(proxy.serve(turn % workers, &[], &bad()), GOOD);
+    }
+    assert_eq!(proxy.stat(STATE), 1);
+    proxy.advance(2 * SECOND);
+    proxy
+}
+
+fn trips(proxy: &Workers, reason: &str) -> i64 {
+    proxy.stat(&format!("tidegate_circuit_breaker_trips_total.policy.p.reason.{reason}"))
+}
+
+/// A probe that is let through now and ends so, after so many seconds.
+fn probe(proxy: &mut Workers, worker: usize, seconds: u64, ending: &Answer) {
+    let probe = proxy.ask(worker, &[]).expect("a probe");
+    proxy.advance(seconds * SECOND);
+    proxy.answer(probe, ending);
+}
+
+/// The headers of an answer after the timeout made a good probe of it where its body was still to come.
+#[test]
+fn a_probe_whose_headers_come_after_its_time_has_timed_out_although_its_body_goes_on() {
+    for (after, shown) in [(4, 2), (5, 1)] {
+        let mut proxy = tripped(2, "");
+        let mut late = proxy.ask(0, &[]).expect("a probe");
+        proxy.advance(after * SECOND);
+        // No timer has gone off meanwhile.
+        proxy.start_answer(&mut late, &ok());
+        assert_eq!((proxy.stat(STATE), trips(&proxy, "probe_timeout")), (shown, shown % 2), "after {after} s");
+        proxy.answer(late, &ok());
+        assert_eq!(proxy.stat(STATE), shown);
+    }
+}
+
+/// Each client left before the timeout, each gave its place to the next, and so the round never ended.
+#[test]
+fn an_upstream_that_hangs_reopens_although_every_client_leaves_before_the_timeout() {
+    let left = || Answer::none(LEFT);
+    let gave_up = || Answer::status("504").local();
+    let timed_out = || Answer::status("504").flags(TIMEOUT);
+    let cases: [(&str, &str, &dyn Fn() -> Answer); 3] = [
+        ("clients leave", "", &left),
+        ("another filter answers in its place", "", &gave_up),
+        (
+            "the route's time-out is no failure",
+            r#", "failure_when": {"status": ["5xx"], "timeout": false}"#,
+            &timed_out,
+        ),
+    ];
+    for (name, more, ending) in cases {
+        let mut proxy = tripped(2, more);
+        for turn in 0..4 {
+            probe(&mut proxy, turn % 2, 1, &ending());
+            assert_eq!(proxy.stat(STATE), 2, "{name}: {turn}");
+        }
+        probe(&mut proxy, 0, 1, &ending());
+        assert_eq!((proxy.stat(STATE), trips(&proxy, "probe_timeout")), (1, 1), "{name}");
+    }
+    // The controls: an upstream that answers what is to be ignored is not silent, and neither is one with good headers.
+    let mut proxy = tripped(2, r#", "ignore_when": {"status": [404]}"#);
+    for turn in 0..20 {
+        probe(&mut proxy, turn % 2, 1, &Answer::status("404"));
+        assert_eq!(proxy.stat(STATE), 2, "{turn}");
+    }
+    let mut proxy = tripped(2, "");
+    for turn in 0..20 {
+        let mut streams = proxy.ask(turn % 2, &[]).expect("a probe");
+        proxy.advance(SECOND);
+        proxy.start_answer(&mut streams, &ok());
+        proxy.answer(streams, &left());
+        assert_eq!(proxy.stat(STATE), 2, "{turn}");
+    }
+}
+
+#[test]
+fn a_limit_that_the_upstream_answers_with_is_what_the_settings_call_it() {
+    let http = || Answer::status("429");
+    let grpc = || ok().header("grpc-status", "8");
+    let in_trailers = || ok().trailer("grpc-status", "8");
+    let answers: [(&[(&str, &str)], &dyn Fn() -> Answer, &str); 3] = [
+        (&[], &http, r#""status": [429]"#),
+        (&GRPC, &grpc, r#""grpc_status": [8]"#),
+        (&GRPC, &in_trailers, r#""grpc_status": ["resource_exhausted"]"#),
+    ];
+    for (headers, answer, named) in answers {
+        let serve = |more: &str, times: usize| {
+            let mut proxy = Workers::new(2, &breaker(&format!(r#", "consecutive_failures": 3{more}"#)));
+            (0..times).for_each(|turn| drop(proxy.serve(turn % 2, headers, &answer())));
+            (trips(&proxy, "consecutive_failures"), trips(&proxy, "failure_rate"))
+        };
+        // Unnamed it lowers the rate of good calls, and is no failure in a row.
+        assert_eq!((serve("", 3), serve("", 4)), ((0, 0), (0, 1)), "{named}");
+        let failure = format!(r#", "failure_when": {{{named}}}"#);
+        assert_eq!((serve(&failure, 2), serve(&failure, 3)), ((0, 0), (1, 0)), "{named}");
+        let ignored = format!(r#", "ignore_when": {{{named}}}"#);
+        assert_eq!(serve(&ignored, 40), (0, 0), "{named}");
+        assert_eq!(serve(&format!("{failure}{ignored}"), 40), (0, 0), "what is ignored is no failure: {named}");
+    }
+}
+
+#[test]
+fn trailers_only_answers_are_judged_by_their_grpc_status_whatever_their_http_status() {
+    let state = |status: &'static str, code: &'static str| {
+        let mut proxy = Workers::new(2, &breaker(""));
+        for turn in 0..4 {
+            proxy.serve(turn % 2, &GRPC, &Answer::status(status).header("grpc-status", code));
+        }
+        proxy.stat(STATE)
+    };
+    for status in ["200", "404", "500", "503"] {
+        assert_eq!((state(status, "0"), state(status, "5"), state(status, "14")), (0, 0, 1), "HTTP {status}");
+    }
+    // The control: the same answers to a request that is no gRPC.
+    let mut proxy = Workers::new(2, &breaker(""));
+    (0..4).for_each(|turn| drop(proxy.serve(turn % 2, &[], &bad().header("grpc-status", "0"))));
+    assert_eq!(proxy.stat(STATE), 1);
+}
+
+#[test]
+fn a_time_out_after_good_headers_is_a_failure_unless_the_settings_say_otherwise() {
+    let state = |more: &str, headers: &[(&str, &str)], flags: u64| {
+        let mut proxy = Workers::new(2, &breaker(more));
+        for turn in 0..4 {
+            let mut cut = proxy.ask(turn % 2, headers).expect("closed");
+            proxy.start_answer(&mut cut, &ok());
+            proxy.answer(cut, &Answer::none(flags));
+        }
+        proxy.stat(STATE)
+    };
+    for headers in [&[][..], &GRPC] {
+        for flags in [TIMEOUT, MAX_DURATION] {
+            assert_eq!(state("", headers, flags), 1, "{flags:x}");
+            assert_eq!(state(r#", "failure_when": {"timeout": false}"#, headers, flags), 0, "{flags:x}");
+            assert_eq!(state(r#", "ignore_when": {"timeout": true}"#, headers, flags), 0, "{flags:x}");
+        }
+        assert_eq!(state("", headers, LEFT), 0, "the control: a client that leaves");
+    }
+}
+
+#[test]
+fn rejections_tell_why_the_breaker_opened_last() {
+    let told = |proxy: &mut Workers| proxy.ask(1, &[]).expect_err("not closed").1;
+    let mut proxy = tripped(2, r#", "recovery": {"ramp": "10s"}"#);
+    let waiting: Vec<_> = (0..2).map(|_| proxy.ask(0, &[]).expect("a probe")).collect();
+    assert_eq!(told(&mut proxy), OPEN);
+    proxy.advance(5 * SECOND);
+    proxy.tick();
+    assert_eq!(told(&mut proxy), "circuit_open;policy=p;trip=probe_timeout");
+    proxy.advance(3 * SECOND);
+    probe(&mut proxy, 0, 0, &bad());
+    assert_eq!(told(&mut proxy), "circuit_open;policy=p;trip=probe_failed");
+    proxy.advance(5 * SECOND);
+    probe(&mut proxy, 0, 0, &ok());
+    probe(&mut proxy, 1, 0, &ok());
+    assert_eq!(proxy.stat(STATE), 0);
+    let first = (0..1_000).find_map(|_| proxy.ask(1, &[]).err());
+    assert_eq!(first.expect("nine of ten").1, "circuit_open;policy=p;trip=recovering");
+    waiting.into_iter().for_each(|late| drop(proxy.answer(late, &ok())));
+}
+
+/// How many of `asked` requests pass in the middle of each tenth of ten seconds after the breaker closed.
+fn admitted_by_tenths(workers: usize, more: &str, asked: usize) -> [usize; 10] {
+    let mut proxy = tripped(workers, more);
+    (0..2).for_each(|turn| probe(&mut proxy, turn % workers, 0, &ok()));
+    assert_eq!(proxy.stat(STATE), 0);
+    proxy.advance(SECOND / 2);
+    let admitted = std::array::from_fn(|_| {
+        let passed = (0..asked).filter(|turn| proxy.serve(turn % workers, &[], &ok()) == GOOD).count();
+        proxy.advance(SECOND);
+        passed
+    });
+    assert!((0..100).all(|turn| proxy.serve(turn % workers, &[], &ok()) == GOOD), "the ramp is over");
+    admitted
+}
+
+#[test]
+fn the_recovery_ramp_readmits_linearly_from_a_tenth_to_all() {
+    const ASKED: usize = 4_000;
+    for workers in [1, 2, 4, 8] {
+        println!("seeds 0 to {}, a worker's each", workers - 1);
+        let admitted = admitted_by_tenths(workers, r#", "recovery": {"ramp": "10s"}"#, ASKED);
+        for (tenth, admitted) in admitted.into_iter().enumerate() {
+            let share = 0.1 + 0.9 * (tenth as f64 + 0.5) / 10.0;
+            let expected = share * ASKED as f64;
+            // Five standard deviations: once in a million tenths.
+            let bound = 5.0 * (expected * (1.0 - share)).sqrt();
+            assert!(
+                (admitted as f64 - expected).abs() <= bound,
+                "tenth {tenth}: {admitted}, not {expected} +- {bound}"
+            );
+        }
+        assert_eq!(admitted_by_tenths(workers, "", ASKED), [ASKED; 10], "the control: no ramp");
+    }
+}
