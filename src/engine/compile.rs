@@ -102,9 +102,11 @@ fn compile(
     env: &mut Env<'_>,
 ) -> Result<Policy, String> {
     let mut all_before = previous.iter().filter_map(|engine| engine.policy(&policy.name));
-    let mut breakers_before = all_before.clone().filter_map(|before| before.breaker.as_ref());
-    let before = all_before.next();
     let shadow = mode == Mode::Shadow;
+    // What a breaker in shadow learns must open none that is enforced, nor the other way round.
+    let mut breakers_before =
+        all_before.clone().filter(|before| before.shadow == shadow).filter_map(|before| before.breaker.as_ref());
+    let before = all_before.next();
     let name = policy.name.as_str();
     let failed = |control: &str, error: ShareError| {
         format!("policy {name}: the host keeps no shared state for the {control} ({error:?})")
@@ -117,7 +119,7 @@ fn compile(
                 Some(kept) => Rc::clone(&kept.breakers),
                 None => {
                     let place = format!("{scope}/{name}/circuit_breaker");
-                    let (own, owner) = (breaker_settings(settings), digest(settings));
+                    let (own, owner) = (breaker_settings(settings), digest(&(settings, shadow)));
                     let opened = CircuitBreakers::reusing(own, env.share, &place, owner, env.now);
                     Rc::new(RefCell::new(opened.map_err(|error| failed("circuit breaker", error))?))
                 }

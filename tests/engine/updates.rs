@@ -137,6 +137,23 @@ fn a_breaker_held_open_by_hand_is_shown_open_from_its_first_request_to_its_end()
     assert_eq!(proxy.stat(STATE), 0);
 }
 
+/// One filter name in two listeners, or an update between: what a trial learns must not open what is enforced.
+#[test]
+fn a_policy_in_shadow_shares_no_breaker_with_its_enforced_twin() {
+    const SHADOW_OPEN: &str = "shadow_circuit_open;policy=p;trip=failure_rate";
+    let shadow = plain(4).replace(r#""name": "p""#, r#""name": "p", "mode": "shadow""#);
+    for (first, second, open) in [(shadow.clone(), plain(4), SHADOW_OPEN), (plain(4), shadow, OPEN)] {
+        let mut proxy = Workers::new(2, &first);
+        // The second worker has both, the first only the first.
+        proxy.reconfigure_one(1, &second);
+        fail(&mut proxy, 0, 4);
+        assert_eq!((proxy.serve(0, &[], &bad()), proxy.serve(1, &[], &bad())), (open.to_owned(), GOOD.to_owned()));
+        // The control: the same listener on the other worker.
+        proxy.reconfigure_one(1, &first);
+        assert_eq!(proxy.serve(1, &[], &bad()), open);
+    }
+}
+
 /// Metrics before whose next gauge of a breaker something else happens.
 #[derive(Default)]
 struct Slow {
