@@ -2,8 +2,8 @@
 //!
 //! Controls keep their state with the host, under a name made of the policy, the control and its settings: a control
 //! whose settings did not change finds its state again after an update, and every worker, also one whose VM was just
-//! made anew, joins what the others hold. Circuit breakers beside that keep a window per worker, so they are taken over
-//! from the engine before.
+//! made anew, joins what the others hold. Circuit breakers are taken over from the engines before instead, where one of
+//! them has the same: requests that are under way there are judged for the breakers that go on.
 
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
@@ -83,9 +83,7 @@ impl Engine {
             .map(|policy| compile(policy, config.mode.max(policy.mode), previous, scope, env))
             .collect::<Result<_, _>>()?;
         let engine = Self { policies, index, work: Workspace::default() };
-        if let Some(before) = previous.first() {
-            engine.succeed(before, env);
-        }
+        engine.succeed(previous, env);
         Ok(engine)
     }
 
@@ -118,7 +116,7 @@ fn compile(
             breakers: match breakers_before.find(|kept| kept.settings == *settings) {
                 Some(kept) => Rc::clone(&kept.breakers),
                 None => {
-                    let place = format!("{scope}/{name}/circuit_breaker");
+                    let place = format!("{scope}/{name}/circuit_breaker/{:08x}", process(env.hash_key));
                     let (own, owner) = (breaker_settings(settings), digest(&(settings, shadow)));
                     let opened = CircuitBreakers::reusing(own, env.share, &place, owner, env.now);
                     Rc::new(RefCell::new(opened.map_err(|error| failed("circuit breaker", error))?))
@@ -178,6 +176,16 @@ pub(super) fn digest(settings: &impl Hash) -> u64 {
     let mut hasher = SipHasher13::new();
     settings.hash(&mut hasher);
     hasher.finish()
+}
+
+/// Tells this process from the one before it: at a hot restart Envoy adds what the numbers of the old process say to those
+/// of the same name in the new one, and takes it off again when the old one is gone. To a breaker both would look like
+/// calls. Nothing of the key can be read from it.
+fn process((first, second): (u64, u64)) -> u32 {
+    let mut hasher = SipHasher13::new_with_keys(first, second);
+    hasher.write(b"process");
+    // Its lower half: two processes in succession are alike once in four thousand million.
+    (hasher.finish() & u64::from(u32::MAX)) as u32
 }
 
 fn breaker_settings(settings: &config::CircuitBreaker) -> circuit_breaker::Settings {

@@ -70,18 +70,20 @@ impl Engine {
         self.policy(policy)?.breaker.as_ref()
     }
 
-    /// The breakers of the engine before that are gone or begin anew are not open any more, and nobody else would say so.
-    pub(super) fn succeed(&self, previous: &Self, env: &Env<'_>) {
-        for before in &previous.policies {
+    /// The breakers of the engines before that are gone or begin anew are not open any more, and nobody else would say so
+    /// until they have drained. `previous`: those engines, the newest first.
+    pub(super) fn succeed(&self, previous: &[&Self], env: &Env<'_>) {
+        for before in previous.iter().flat_map(|engine| &engine.policies) {
             let Some(old) = &before.breaker else { continue };
             if self.breaker(&before.name).is_none_or(|now| !now.same(old)) {
                 self.show_for(&before.name, old, env);
             }
         }
-        // Taken over from an engine before that one, they may be open already.
+        // Taken over from an engine before the last, they may be open already.
+        let Some(last) = previous.first() else { return };
         for policy in &self.policies {
             let Some(breaker) = &policy.breaker else { continue };
-            if previous.breaker(&policy.name).is_none_or(|before| !before.same(breaker)) {
+            if last.breaker(&policy.name).is_none_or(|before| !before.same(breaker)) {
                 show_open(&policy.name, &breaker.breakers, env);
             }
         }

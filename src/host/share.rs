@@ -26,6 +26,10 @@ struct Rows {
 
 const INDEX_BYTES: usize = 4;
 
+/// What the bytes of pages and the numbers that are no stats mean. Raised when any of that changes: an update of the proxy's
+/// configuration may bring another version of this module, which finds what the one before left under the same names.
+const LAYOUT: &str = "1";
+
 impl HostShare {
     /// Whether the host keeps numbers and pages at all: asked once, by writing and reading back. The number is the gauge
     /// that tells the plugin's version.
@@ -68,7 +72,7 @@ impl SharedState for HostShare {
         }
         // A number is a gauge, and so appears among the proxy's stats. Those that mean something to people have a stat's
         // name; the others go under one.
-        let internal = full_name(stats::INTERNAL, &[name]);
+        let internal = full_name(stats::INTERNAL, &[&format!("{LAYOUT}/{name}")]);
         let shown = if name.starts_with("tidegate_") { name } else { &internal };
         let cell = Cell(abi::define_metric(MetricKind::Gauge, shown).map_err(share_error)?);
         cells.insert(name.to_owned(), cell);
@@ -86,7 +90,7 @@ impl SharedState for HostShare {
     }
 
     fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
-        let key_of = |index: u32| [name.as_bytes(), &[0], &index.to_le_bytes()].concat();
+        let key_of = |index: u32| [LAYOUT.as_bytes(), b"/", name.as_bytes(), &[0], &index.to_le_bytes()].concat();
         let mut there = 0;
         let mut page = vec![0; initial.len()];
         for index in (0..count).rev() {

@@ -104,6 +104,22 @@ fn counters_that_are_reset_from_outside_begin_the_window_anew() {
     }
 }
 
+/// While fewer calls had failed than before the reset, no failure was judged.
+#[test]
+fn failures_after_a_reset_count_from_the_second_on() {
+    let mut fleet = Fleet::new(half_of(10, Window::Time(10 * SECOND)), 2);
+    let failed = fleet.share.cell("policy.0.failed").unwrap();
+    fleet.share.add(failed, 1_000);
+    fleet.call(0, Outcome::Success);
+    fleet.share.add(failed, -1_000);
+    // The first shows that the window is none; the next ten fill another.
+    for call in 0..11 {
+        assert_eq!(fleet.state(0), State::Closed, "call {call}");
+        fleet.call(call % 2, FAILURE);
+    }
+    assert_eq!(fleet.state(0), State::Open);
+}
+
 /// A worker whose breaker has its window rolled, on shared state that counts what is asked of it.
 fn counted(settings: Settings) -> (Counted, CircuitBreakers, SlotId) {
     let share = Counted::default();

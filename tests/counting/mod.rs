@@ -28,6 +28,11 @@ impl Counting {
     pub fn cell_count(&self) -> usize {
         self.cells.borrow().len()
     }
+
+    /// The names of the numbers.
+    pub fn cell_names(&self) -> BTreeSet<String> {
+        self.cells.borrow().clone()
+    }
 }
 
 impl SharedState for Counting {

@@ -8,8 +8,9 @@ use tidegate::config;
 use tidegate::engine::stats::{Kind, MetricId, Metrics, Registry};
 use tidegate::engine::{Decision, Engine, Env, Permit, SplitMix64, Stream};
 use tidegate::matching::{HeaderMap, Request};
-use tidegate::share::Memory;
+use tidegate::share::{Memory, SharedState};
 
+use super::counting::Counting;
 use super::requests::{Proxy, encode};
 use super::workers::{Answer, SECOND, Workers};
 #[cfg(target_family = "wasm")]
@@ -154,6 +155,19 @@ fn a_policy_in_shadow_shares_no_breaker_with_its_enforced_twin() {
     }
 }
 
+/// The update looked at the last engine only, so that an earlier one's breaker was shown until it had drained.
+#[test]
+fn an_update_shows_its_own_breakers_whatever_those_before_the_last_have_done() {
+    let mut proxy = Workers::new(1, &plain(4));
+    proxy.reconfigure(&plain(5));
+    let draining: Vec<_> = (0..5).map(|_| proxy.ask(0, &[]).unwrap()).collect();
+    proxy.reconfigure(&plain(4));
+    draining.into_iter().for_each(|request| drop(proxy.answer(request, &bad())));
+    assert_eq!(proxy.stat(STATE), 1, "a change while it drains shows");
+    proxy.reconfigure(&plain(6));
+    assert_eq!(proxy.stat(STATE), 0);
+}
+
 /// Metrics before whose next gauge of a breaker something else happens.
 #[derive(Default)]
 struct Slow {
@@ -210,16 +224,22 @@ struct Worker {
     own: Memory,
     stats: Registry,
     random: SplitMix64,
+    hash_key: (u64, u64),
 }
 
 impl Worker {
     fn new() -> Self {
-        Self { own: Memory::new(), stats: Registry::default(), random: SplitMix64::new(1) }
+        Self::of_process((1, 2))
     }
 
-    fn env<'e>(&'e mut self, now: u64, share: &'e Memory, metrics: &'e dyn Metrics) -> Env<'e> {
-        let Self { own, stats, random } = self;
-        Env { now, share, own, random, metrics, stats, may_wait: true, hash_key: (1, 2) }
+    /// The key is a process's own.
+    fn of_process(hash_key: (u64, u64)) -> Self {
+        Self { own: Memory::new(), stats: Registry::default(), random: SplitMix64::new(1), hash_key }
+    }
+
+    fn env<'e>(&'e mut self, now: u64, share: &'e dyn SharedState, metrics: &'e dyn Metrics) -> Env<'e> {
+        let Self { own, stats, random, hash_key } = self;
+        Env { now, share, own, random, metrics, stats, may_wait: true, hash_key: *hash_key }
     }
 }
 
@@ -267,4 +287,34 @@ fn shown_after_a_race(races: bool) -> u64 {
 #[test]
 fn of_two_workers_that_write_a_gauge_at_once_the_one_that_knows_better_wins() {
     assert_eq!((shown_after_a_race(true), shown_after_a_race(false)), (1, 0));
+}
+
+/// Whether a breaker has opened after two failures of four that it takes, when the numbers of a process with this key have
+/// meanwhile been added to those of the same name here, as Envoy does at a hot restart.
+fn opened_by_a_hot_restart(other: (u64, u64)) -> bool {
+    let config = config::read(plain(4).as_bytes()).unwrap();
+    let metrics = Slow::default();
+    let serve_two = |hash_key, share: &Counting, between: &dyn Fn()| {
+        let mut worker = Worker::of_process(hash_key);
+        let mut env = worker.env(1_000 * SECOND, share, &metrics);
+        let mut engine = Engine::new(&config, &[], "test", &mut env).unwrap();
+        assert!(failed(&mut engine, &mut env));
+        between();
+        assert!(failed(&mut engine, &mut env));
+        !failed(&mut engine, &mut env)
+    };
+    let (before, now) = (Counting::default(), Counting::default());
+    serve_two(other, &before, &|| {});
+    serve_two((1, 2), &now, &|| {
+        for name in before.cell_names() {
+            now.memory.add(now.memory.cell(&name).unwrap(), before.memory.read(before.memory.cell(&name).unwrap()));
+        }
+    })
+}
+
+#[test]
+fn the_numbers_of_the_process_before_are_no_calls_of_this_one() {
+    assert!(!opened_by_a_hot_restart((3, 4)));
+    // The control: under the same names they are.
+    assert!(opened_by_a_hot_restart((1, 2)));
 }

@@ -260,8 +260,9 @@ impl Breaker {
         if ending.slow {
             at.share.add(cells.slow, 1);
         }
-        // While nothing in the window is bad there is nothing to judge: a success costs one read more.
-        let none = |cell, base| total(at.share, cell) <= base;
+        // While nothing in the window is bad there is nothing to judge: a success costs one read more. A total below the
+        // window's beginning is no window at all.
+        let none = |cell, base| total(at.share, cell) == base;
         if none(cells.failed, base.failed) && (!at.settings.judges_slow() || none(cells.slow, base.slow)) {
             return Ok(None);
         }
