@@ -8,11 +8,16 @@
 mod support;
 
 mod by_hand;
+mod clock;
 mod dying;
+mod grpc;
+mod half_open;
 mod judging;
 mod leak;
 mod neighbours;
 mod probes;
+mod ramp;
+mod reasons;
 mod recovery;
 mod steady;
 mod streams;
@@ -29,6 +34,9 @@ use tidegate_harness::envoy::{Envoy, Route};
 use tidegate_harness::upstream::Behaviour;
 
 use crate::support::{Rig, main_listener, until};
+
+/// So many connections reach each of eight workers, but for once in a million times.
+const CONNECTIONS: usize = 128;
 
 const CLOSED: u32 = 0;
 const OPEN: u32 = 1;

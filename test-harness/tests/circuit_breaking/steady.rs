@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate_harness::client::{Call, Cancel, Load, Schedule};
 use tidegate_harness::ledger::Ledgers;
 
@@ -11,8 +11,9 @@ use crate::support::seed;
 use crate::transitions;
 
 /// Random arrivals, latencies and statuses, a tenth of them failures; clients that leave; pauses.
-async fn rejections(workers: u32, failures_percent: u32, seed: u64) -> usize {
-    let breaker = json!({"minimum_calls": 20, "consecutive_failures": 12, "slow_call_duration": "2s"});
+async fn rejections(workers: u32, window: Value, failures_percent: u32, seed: u64) -> usize {
+    let breaker =
+        json!({"window": window, "minimum_calls": 20, "consecutive_failures": 12, "slow_call_duration": "2s"});
     let rig = crate::guarded(workers, &breaker).await;
     let second = Duration::from_secs(1);
     let schedule = Schedule::constant(20.0, 2 * second)
@@ -38,7 +39,10 @@ async fn rejections(workers: u32, failures_percent: u32, seed: u64) -> usize {
     let outcomes = load.run().await;
     Ledgers::of_clients([&outcomes]).and_upstream(&rig.upstream).check_upstream().unwrap();
     let rejected = outcomes.tally().rejections();
-    println!("{workers} workers, {failures_percent} % failures: {rejected} of {} rejected", outcomes.all.len());
+    println!(
+        "{workers} workers, {window}, {failures_percent} % failures: {rejected} of {} rejected",
+        outcomes.all.len()
+    );
     assert_eq!(rejected > 0, transitions(&rig.envoy, "open").await > 0);
     rejected
 }
@@ -46,13 +50,11 @@ async fn rejections(workers: u32, failures_percent: u32, seed: u64) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_healthy_upstream_never_trips_over_a_long_random_run() {
     let seed = seed();
-    let (one, two, four, eight) = tokio::join!(
-        rejections(1, 10, seed),
-        rejections(2, 10, seed + 1),
-        rejections(4, 10, seed + 2),
-        rejections(8, 10, seed + 3),
-    );
-    assert_eq!([one, two, four, eight], [0; 4]);
-    // The control: the same load on an upstream that is not.
-    assert!(rejections(4, 70, seed).await > 100);
+    for window in [json!({"type": "time", "duration": "10s"}), json!({"type": "count", "calls": 50})] {
+        let healthy = |workers: u32| rejections(workers, window.clone(), 10, seed + u64::from(workers));
+        let (one, two, four, eight) = tokio::join!(healthy(1), healthy(2), healthy(4), healthy(8));
+        assert_eq!([one, two, four, eight], [0; 4]);
+        // The control: the same load on an upstream that is not.
+        assert!(rejections(4, window, 70, seed).await > 100);
+    }
 }

@@ -3,60 +3,75 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_harness::client::{self, Ending, Load, Outcome, Schedule};
+use tidegate_harness::client::{self, Load, Schedule};
 use tidegate_harness::upstream::Behaviour;
 
-use crate::support::seed;
+use crate::clock::{Begun, Change, SKEW, begun, changes, timed};
+use crate::support::{main_listener, seed};
+use crate::{config, transitions};
 
-/// What timers, the machine and the distance between two requests may add.
-const SLACK: f64 = 0.3;
-
-/// Requests come 40 times a second to an upstream that always fails: the gaps between those that pass, in seconds, from the
-/// trip on.
-async fn gaps(workers: u32, open_duration_max: &str, seed: u64) -> Vec<f64> {
+/// How long the breaker was open each time, in seconds, as it said itself. Requests come 40 times a second to an upstream that
+/// always fails, and what Envoy's log and access log have of them is compared with what the breaker said.
+async fn open_times(workers: u32, open_duration_max: &str, seed: u64) -> Vec<f64> {
     let breaker = json!({
         "minimum_calls": 5, "open_duration": "1s", "open_duration_max": open_duration_max,
         "half_open": {"probes": 1, "timeout": "60s"}
     });
-    let rig = crate::guarded(workers, &breaker).await;
+    let rig = crate::clock::rig(workers, [timed(main_listener(&config(&breaker)))]).await;
     rig.upstream.always(Behaviour::respond(503));
-    let outcomes = Load::new(rig.main(), Schedule::constant(40.0, Duration::from_millis(8500))).seed(seed).run().await;
-    let passed: Vec<&Outcome> =
-        outcomes.all.iter().filter(|outcome| matches!(outcome.ending, Ending::Answered(503))).collect();
-    // What a rejection says is what happens: the next request that passes comes when the wait is over, which is rounded up.
-    for rejected in &outcomes.all {
-        let Some(wait) = rejected.header("retry-after") else { continue };
-        let Some(next) = passed.iter().find(|next| next.sent > rejected.sent) else { continue };
-        let (said, was) = (wait.parse::<f64>().unwrap(), (next.sent - rejected.sent).as_secs_f64());
-        assert!(said - 1.0 - SLACK < was && was < said + SLACK, "said {said} s, was {was} s");
+    let load = Load::new(rig.main(), Schedule::constant(40.0, Duration::from_millis(8500))).seed(seed);
+    let requests = load.run().await.all.len();
+    // The first of them is from closed.
+    let failed_rounds = transitions(&rig.envoy, "open").await as usize - 1;
+    let changes = changes(&rig, "upstreams", "half_open to open", failed_rounds).await;
+    let begun = begun(&rig, "main", requests).await;
+    let opened = || changes.iter().filter(|change| change.line.contains("to open"));
+    for opened in opened() {
+        let until = opened.at + opened.open_for();
+        for request in begun.iter().filter(|request| request.at > opened.at + SKEW) {
+            // What a rejection says is what happens, in whole seconds, rounded up.
+            if request.at < until - SKEW {
+                assert!(!request.admitted(), "{workers} workers: {request:?} passed before {until}");
+                let (left, said) = (until - request.at, request.retry_after.unwrap());
+                assert!((left - SKEW..left + 1.0 + SKEW).contains(&said), "{request:?} was told {said} s of {left} s");
+            } else if request.at > until + SKEW {
+                // The first to come is the probe, unless one that came within the skew was.
+                let probed = |earlier: &Begun| (until - SKEW..=request.at).contains(&earlier.at) && earlier.admitted();
+                assert!(begun.iter().any(probed), "{workers} workers: {request:?} after {until}");
+                break;
+            }
+        }
     }
-    let rejected = outcomes.tally().rejected_by("upstreams", "circuit_open");
-    assert_eq!(rejected + passed.len(), outcomes.all.len());
-    let gaps =
-        passed.windows(2).map(|pair| pair[1].sent.as_secs_f64() - (pair[0].intended + pair[0].latency).as_secs_f64());
-    gaps.filter(|gap| *gap > 0.5).collect()
+    let passed = begun.iter().filter(|request| request.admitted()).count();
+    assert_eq!(passed, rig.upstream.total());
+    opened().map(Change::open_for).collect()
+}
+
+/// As logged, in whole milliseconds.
+fn within_jitter(time: f64, expected: f64) -> bool {
+    (expected * 0.9 - 0.001..=expected * 1.1).contains(&time)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gaps_double_from_one_second_within_their_jitter() {
+async fn open_times_double_from_one_second_within_their_jitter_and_are_kept() {
     let seed = seed();
     let (one, two, four, eight, control) = tokio::join!(
-        gaps(1, "60s", seed),
-        gaps(2, "60s", seed),
-        gaps(4, "60s", seed),
-        gaps(8, "60s", seed),
-        gaps(2, "1s", seed)
+        open_times(1, "60s", seed),
+        open_times(2, "60s", seed),
+        open_times(4, "60s", seed),
+        open_times(8, "60s", seed),
+        open_times(2, "1s", seed)
     );
-    for (workers, gaps) in [(1, one), (2, two), (4, four), (8, eight)] {
-        println!("{workers} workers: gaps of {gaps:.3?} s");
-        assert!(gaps.len() >= 3, "{gaps:?}");
-        for (gap, expected) in gaps.iter().zip([1.0, 2.0, 4.0]) {
-            assert!((expected * 0.9..expected * 1.1 + SLACK).contains(gap), "{workers} workers: {gaps:?}");
+    for (workers, times) in [(1, one), (2, two), (4, four), (8, eight)] {
+        println!("{workers} workers: open for {times:.3?} s");
+        assert!(times.len() >= 4, "{times:?}");
+        for (time, expected) in times.iter().zip([1.0, 2.0, 4.0, 8.0]) {
+            assert!(within_jitter(*time, expected), "{workers} workers: {times:?}");
         }
     }
     // The control: with a maximum of a second none is longer.
-    println!("at most 1 s: gaps of {control:.3?} s");
-    assert!(control.len() >= 6 && control.iter().all(|gap| (0.9..1.0 + SLACK).contains(gap)), "{control:?}");
+    println!("at most 1 s: open for {control:.3?} s");
+    assert!(control.len() >= 6 && control.iter().all(|time| (0.899..=1.0).contains(time)), "{control:?}");
 }
 
 /// What the first rejection says after failures with this `Retry-After`, of an upstream whose clock is off.

@@ -24,6 +24,12 @@ async fn rig(workers: u32, config: &Value) -> Rig {
     Rig::with(workers, [Listener::new("main").filter(tidegate)]).await
 }
 
+/// How many VMs have come in the place of one that died.
+async fn new_vms(rig: &Rig) -> u32 {
+    let stats = rig.envoy.admin_get("/stats?filter=vm_reload_success").await.unwrap();
+    stats.lines().filter_map(|line| line.rsplit(": ").next()?.parse::<u32>().ok()).sum()
+}
+
 /// Asks until new VMs have come, and says what became of the requests from then on.
 async fn ask_new_vms(rig: &Rig) -> Tally {
     until(async || {
@@ -53,6 +59,18 @@ async fn a_vm_that_comes_back_finds_the_breaker_open() {
         // Workers whose VM is not yet back answer 503 themselves; nobody lets a request through.
         assert_eq!(tally.admitted(), 0, "{tally}");
         assert!(tally.rejected_by("upstreams", "circuit_open") > 0, "{tally}");
+        // Once all are back those who reject have never seen it closed.
+        until(async || {
+            volley(rig.main(), 64, |_| Call::get("/guarded")).await;
+            match new_vms(&rig).await {
+                new if new >= workers => Ok(()),
+                new => Err(format!("{new} of {workers} VMs are new")),
+            }
+        })
+        .await;
+        let tally = volley(rig.main(), 100, |_| Call::get("/guarded")).await.tally();
+        assert_eq!(tally.rejected_by("upstreams", "circuit_open"), 100, "{tally}");
+        assert_eq!(rig.busy_workers().await, workers as usize, "every worker had its part in it");
         // The control: a process that comes back has forgotten.
         let fresh = self::rig(workers, &config("60s", "60s")).await;
         assert_eq!(client::get(fresh.main(), "/guarded").await.unwrap().status, 200);
