@@ -33,7 +33,11 @@ async fn updatable(workers: u32, breaker: &Value) -> Rig {
 async fn updatable_draining(workers: u32, breaker: &Value, drain: Duration) -> Rig {
     let [main] = listener(breaker, "/one");
     Rig::built(workers, |builder, upstream| {
-        builder.dynamic_listeners().drain_time(drain).cluster(Cluster::new("upstream", upstream.address())).listener(main)
+        builder
+            .dynamic_listeners()
+            .drain_time(drain)
+            .cluster(Cluster::new("upstream", upstream.address()))
+            .listener(main)
     })
     .await
 }
