@@ -6,7 +6,7 @@ use tidegate_harness::client::{self, Call};
 use tidegate_harness::upstream::Behaviour;
 
 use crate::support::{Rig, SOON, until, volley, volley_beside};
-use crate::{CLOSED, OPEN, breaker, transitions, trip, with_1_2_4_and_8_workers};
+use crate::{CLOSED, OPEN, all_took_part, breaker, transitions, trip, with_1_2_4_and_8_workers};
 
 with_1_2_4_and_8_workers!(
     a_flapping_upstream_trips_at_its_threshold_and_not_one_request_below,
@@ -53,6 +53,7 @@ async fn a_flapping_upstream_trips_at_its_threshold_and_not_one_request_below(wo
             assert_eq!(state(&rig, name).await, OPEN, "51 of 102 failed");
         }
     }
+    all_took_part(&rig, workers).await;
 
     let rig = crate::guarded(workers, &per_case(json!({"type": "count", "calls": 100}))).await;
     for round in 0..3 {

@@ -10,7 +10,7 @@ use tidegate_harness::upstream::Behaviour;
 
 use crate::clock::{Begun, begun, changes, timed};
 use crate::support::main_listener;
-use crate::{CONNECTIONS, config, with_1_2_4_and_8_workers};
+use crate::{CONNECTIONS, all_took_part, config, with_1_2_4_and_8_workers};
 
 with_1_2_4_and_8_workers!(after_a_trip_at_most_one_request_of_each_other_worker_passes);
 
@@ -22,7 +22,7 @@ async fn after_a_trip_at_most_one_request_of_each_other_worker_passes(workers: u
     let load = |at| Load::new(at, Schedule::constant(800.0, Duration::from_secs(1)).poisson()).http2(CONNECTIONS);
     let outcomes = load(rig.main()).run().await;
     Ledgers::of_clients([&outcomes]).and_upstream(&rig.upstream).check_upstream().unwrap();
-    assert_eq!(rig.busy_workers().await, workers as usize, "every worker had its part in it");
+    all_took_part(&rig, workers).await;
 
     let tripped = changes(&rig, "upstreams", "closed to open", 1).await[0].at;
     let sent = outcomes.all.len();

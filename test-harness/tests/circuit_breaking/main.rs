@@ -93,6 +93,11 @@ async fn wait_for_transitions(rig: &Rig, to: &str, times: u32) {
     .await;
 }
 
+/// Every worker has had connections of the listener under test.
+async fn all_took_part(rig: &Rig, workers: u32) {
+    assert_eq!(rig.envoy.busy_workers("main").await.unwrap(), workers as usize, "a worker had no part in it");
+}
+
 /// So many times `GET path` at once, over so many HTTP/2 connections: enough of them reach every worker.
 async fn crowd(at: SocketAddr, requests: usize, connections: usize, path: &'static str) -> Outcomes {
     Load::new(at, Schedule::burst(requests)).http2(connections).calls(move |_, _| Call::get(path)).run().await

@@ -9,7 +9,8 @@ use tidegate_harness::{Gate, Step};
 
 use crate::support::{Rig, SOON, until};
 use crate::{
-    CLOSED, HALF_OPEN, OPEN, breaker, crowd, transitions, trip, trips, wait_for_transitions, with_1_2_4_and_8_workers,
+    CLOSED, CONNECTIONS, HALF_OPEN, OPEN, all_took_part, breaker, crowd, transitions, trip, trips,
+    wait_for_transitions, with_1_2_4_and_8_workers,
 };
 
 with_1_2_4_and_8_workers!(
@@ -18,7 +19,7 @@ with_1_2_4_and_8_workers!(
 );
 
 async fn a_thousand(rig: &Rig) -> tidegate_harness::client::Tally {
-    crowd(rig.main(), 1000, 64, "/").await.tally()
+    crowd(rig.main(), 1000, CONNECTIONS, "/").await.tally()
 }
 
 async fn of_a_thousand_waiting_requests_exactly_the_probes_pass(workers: u32) {
@@ -29,7 +30,7 @@ async fn of_a_thousand_waiting_requests_exactly_the_probes_pass(workers: u32) {
     // One thousand after the other, so that one of them is waiting when the open time ends. Only probes are kept.
     let mut volleys = Vec::new();
     until(async || {
-        volleys.push(tokio::spawn(crowd(rig.main(), 1000, 64, "/")));
+        volleys.push(tokio::spawn(crowd(rig.main(), 1000, CONNECTIONS, "/")));
         tokio::time::timeout(Duration::from_millis(400), rig.upstream.wait_for_concurrent(3, SOON))
             .await
             .map(Result::unwrap)
@@ -39,6 +40,7 @@ async fn of_a_thousand_waiting_requests_exactly_the_probes_pass(workers: u32) {
     let tally = a_thousand(&rig).await;
     assert_eq!(tally.rejected_by("upstreams", "circuit_open"), 1000, "{tally}");
     assert_eq!((rig.upstream.concurrent(), rig.upstream.total()), (3, 13));
+    all_took_part(&rig, workers).await;
     rig.wait_for_breaker("upstreams", "upstream", HALF_OPEN).await;
     // Everybody else has been turned away before the probes are answered.
     until(async || match rig.decisions("upstreams", "circuit_open").await {

@@ -9,7 +9,7 @@ use tidegate_harness::upstream::Behaviour;
 
 use crate::clock::{Begun, begun, changes, timed};
 use crate::support::{Rig, seed, volley};
-use crate::{CONNECTIONS, with_1_2_4_and_8_workers};
+use crate::{CONNECTIONS, all_took_part, with_1_2_4_and_8_workers};
 
 with_1_2_4_and_8_workers!(a_ramp_readmits_linearly_from_a_tenth_to_all);
 
@@ -48,7 +48,7 @@ async fn a_ramp_readmits_linearly_from_a_tenth_to_all(workers: u32) {
     rig.upstream.always(Behaviour::respond(200));
     let (ramp, at_once) =
         tokio::join!(recovering(&rig, "main", "upstreams", seed), recovering(&rig, "control", "at_once", seed));
-    assert_eq!(rig.busy_workers().await, workers as usize, "every worker had its part in it");
+    all_took_part(&rig, workers).await;
     let share = |at: f64| 0.1 + 0.9 * at / RAMP;
     let mut told = Vec::new();
     for tenth in 0..10 {

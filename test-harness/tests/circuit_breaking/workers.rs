@@ -8,7 +8,7 @@ use tidegate_harness::upstream::Behaviour;
 
 use crate::dying::{kill_vms, trapping};
 use crate::support::{Rig, SOON, until, volley};
-use crate::{CLOSED, OPEN, crowd, trip, trips, wait_for_transitions};
+use crate::{CLOSED, OPEN, all_took_part, crowd, trip, trips, wait_for_transitions};
 
 fn config(timeout: &str, open_duration: &str) -> Value {
     json!({"policies": [{
@@ -70,7 +70,7 @@ async fn a_vm_that_comes_back_finds_the_breaker_open() {
         .await;
         let tally = volley(rig.main(), 100, |_| Call::get("/guarded")).await.tally();
         assert_eq!(tally.rejected_by("upstreams", "circuit_open"), 100, "{tally}");
-        assert_eq!(rig.busy_workers().await, workers as usize, "every worker had its part in it");
+        all_took_part(&rig, workers).await;
         // The control: a process that comes back has forgotten.
         let fresh = self::rig(workers, &config("60s", "60s")).await;
         assert_eq!(client::get(fresh.main(), "/guarded").await.unwrap().status, 200);
