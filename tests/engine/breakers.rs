@@ -109,10 +109,12 @@ fn an_upstream_that_hangs_reopens_although_every_client_leaves_before_the_timeou
 
 #[test]
 fn a_limit_that_the_upstream_answers_with_is_what_the_settings_call_it() {
+    /// A request's headers, its answer, and the settings' words for that.
+    type Limited<'a> = (&'a [(&'a str, &'a str)], &'a dyn Fn() -> Answer, &'a str);
     let http = || Answer::status("429");
     let grpc = || ok().header("grpc-status", "8");
     let in_trailers = || ok().trailer("grpc-status", "8");
-    let answers: [(&[(&str, &str)], &dyn Fn() -> Answer, &str); 3] = [
+    let answers: [Limited<'_>; 3] = [
         (&[], &http, r#""status": [429]"#),
         (&GRPC, &grpc, r#""grpc_status": [8]"#),
         (&GRPC, &in_trailers, r#""grpc_status": ["resource_exhausted"]"#),
