@@ -67,7 +67,7 @@ stats! {
     BUILD_INFO: Gauge "tidegate_build_info" ["version"]
         "Always 1; the label is the plugin's version.";
     INTERNAL: Gauge "tidegate_internal" ["cell"]
-        "Numbers the workers share that are no stats; their names may change.";
+        "Numbers the workers share that are no stats; their names change, those of circuit breakers with each process.";
     VM_MEMORY: Gauge "tidegate_vm_memory_bytes" []
         "Memory of the largest of the plugin's VMs, of which every worker has one; it never shrinks.";
     CONFIG_UPDATES: Counter "tidegate_config_updates_total" ["result"]
