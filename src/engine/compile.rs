@@ -133,12 +133,14 @@ fn compile(
             digest(&(&settings.key, settings.algorithm, settings.quota, &settings.overrides, settings.max_keys));
         let share = share_of(settings, env);
         let limiter = RateLimiter::reusing(&rate_settings(settings), share, &place, owner, env.now);
-        rates.push(Rate {
+        let mut rate = Rate {
             name: settings.name.clone(),
             key: KeyExtractor::new(&settings.key),
             limiter: limiter.map_err(|error| failed("rate limit", error))?,
             settings: settings.clone(),
-        });
+        };
+        rate.tell_place(name, env);
+        rates.push(rate);
     }
     let concurrency = match &policy.load_shedding {
         None => None,

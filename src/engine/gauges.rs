@@ -114,7 +114,7 @@ impl Engine {
     }
 
     /// The last request of this engine has ended. `rest`: those that go on beside it, the newest first. What they do not
-    /// use is forgotten.
+    /// use of its breakers is forgotten.
     pub fn retire(&self, rest: &[&Self], env: &Env<'_>) {
         for policy in &self.policies {
             let Some(old) = &policy.breaker else { continue };
@@ -122,7 +122,7 @@ impl Engine {
             if used {
                 continue;
             }
-            if let Ok(mut breakers) = old.breakers.try_borrow_mut() {
+            if let Ok(breakers) = old.breakers.try_borrow() {
                 breakers.release(env.share, env.now);
             }
             let heir = rest.iter().find(|engine| engine.breaker(&policy.name).is_some()).or(rest.first());

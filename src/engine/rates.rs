@@ -4,6 +4,7 @@ use crate::config::{Cost, OnMissingKey, Override, ResponseHeaders};
 use crate::control::Nanos;
 use crate::control::rate_limit::{self, Budget, KeyHash, NotMade};
 use crate::matching::{HeaderMap, KeyBuf, Request};
+use crate::share::ROWS;
 
 use super::compile::{Rate, nanos, share_of};
 use super::decide::{Refusal, Refused, hash, live_mut};
@@ -95,6 +96,23 @@ impl Rate {
         }
     }
 
+    /// What time alone changes.
+    pub fn tick(&mut self, policy: &str, env: &Env<'_>) {
+        self.limiter.keep(share_of(&self.settings, env), env.now);
+        self.tell_place(policy, env);
+    }
+
+    /// Counts and logs that the limit found no place among what workers share, or has one again.
+    pub fn tell_place(&mut self, policy: &str, env: &Env<'_>) {
+        let missed = i64::try_from(self.limiter.take_missed()).unwrap_or(i64::MAX);
+        if missed > 0 {
+            env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], missed);
+        }
+        if let Some(alone) = self.limiter.take_news() {
+            tell_place("rate limit", &format!("{policy}/{}", self.name), alone);
+        }
+    }
+
     /// Counts what is out of the ordinary about a decision.
     fn note(&self, policy: &str, overflow: bool, contended: bool, env: &Env<'_>) {
         let counts = [(overflow, stats::RATE_LIMIT_OVERFLOW), (contended, stats::RATE_LIMIT_CONTENDED)];
@@ -115,11 +133,27 @@ pub(super) fn whole_number(value: &[u8]) -> Option<u64> {
     Some(digits.iter().fold(0, add))
 }
 
+/// Logs where a control keeps its state.
+pub(super) fn tell_place(control: &str, name: &str, alone: bool) {
+    if alone {
+        log::warn!("{control} {name}: {ROWS} other settings of it are in use; each worker holds it by itself now");
+    } else {
+        log::info!("{control} {name}: held over all workers again");
+    }
+}
+
 fn applies(one: &Override, key: &KeyBuf) -> bool {
     key.parts().eq(one.key.iter().map(String::as_bytes))
 }
 
 impl Engine {
+    /// This engine is gone: the pages of its limits are free for other settings, unless others still use them and say so.
+    pub fn release_rates(&self, env: &Env<'_>) {
+        for rate in self.policies.iter().flat_map(|policy| &policy.rates) {
+            rate.limiter.release(share_of(&rate.settings, env), env.now);
+        }
+    }
+
     /// Asks every rate limit of the policies that apply, so that a refusal by one, or by a concurrency limit after them,
     /// leaves the others untouched. A limit that nothing else stands beside is left to its charge.
     pub(super) fn ask_rates(

@@ -8,7 +8,7 @@ use super::gauges::{key_label, show};
 use super::headers::rate_limit_headers;
 use super::judge::settle_breaker;
 use super::permit::{Answer, Held, Permit, What};
-use super::rates::Left;
+use super::rates::{Left, tell_place};
 use super::{Engine, Env, stats};
 use crate::matching::{HeaderMap, Request};
 
@@ -158,7 +158,7 @@ impl Engine {
     pub fn tick(&mut self, env: &mut Env<'_>) {
         for policy in &mut self.policies {
             for rate in &mut policy.rates {
-                rate.limiter.keep(share_of(&rate.settings, env), env.now);
+                rate.tick(&policy.name, env);
             }
             if let Some(concurrency) = &mut policy.concurrency {
                 concurrency.tick(env);
@@ -202,6 +202,9 @@ pub(super) fn report(policy: &str, breakers: &mut CircuitBreakers, env: &mut Env
     }
     while let Some(slot) = breakers.take_met() {
         show(policy, breakers, slot, env);
+    }
+    if let Some(alone) = breakers.take_news() {
+        tell_place("circuit breakers", policy, alone);
     }
     let errors = breakers.take_errors();
     if errors > 0 {

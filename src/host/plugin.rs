@@ -298,15 +298,19 @@ impl Plugin {
     pub fn close(&mut self, callback: &Callback, context: u32) {
         self.end(callback, context);
         self.streams.close(context);
-        // A root lives until its last stream has ended. One that never saw the timer only tried a configuration out, in a
-        // VM of its own, while those that serve with it are about to begin: it has nothing to give up.
-        if let Some(gone) = self.roots.remove(&context).filter(|root| root.timer.rang)
+        // A root lives until its last stream has ended.
+        if let Some(gone) = self.roots.remove(&context)
             && let Ok(engine) = gone.engine.try_borrow()
         {
-            let rest = self.engines(&gone.scope);
-            let rest: Vec<_> = rest.iter().filter_map(|engine| engine.try_borrow().ok()).collect();
-            let rest: Vec<&Engine> = rest.iter().map(|engine| &**engine).collect();
-            engine.retire(&rest, &self.world.env());
+            engine.release_rates(&self.world.env());
+            // One that never saw the timer only tried a configuration out, in a VM of its own, while those that serve with
+            // it are about to begin: what it gave up they would lose.
+            if gone.timer.rang {
+                let rest = self.engines(&gone.scope);
+                let rest: Vec<_> = rest.iter().filter_map(|engine| engine.try_borrow().ok()).collect();
+                let rest: Vec<&Engine> = rest.iter().map(|engine| &**engine).collect();
+                engine.retire(&rest, &self.world.env());
+            }
         }
     }
 }

@@ -16,13 +16,37 @@ struct Inner {
     cell_names: HashMap<String, u32>,
     cells: Vec<i64>,
     page_names: HashMap<String, u32>,
-    pages: Vec<Vec<(Vec<u8>, u32)>>,
+    rows: Vec<Row>,
+    lazy: bool,
+}
+
+#[derive(Debug)]
+struct Row {
+    initial: Vec<u8>,
+    /// Bytes and version; of a page without bytes nothing has been stored yet.
+    pages: Vec<(Vec<u8>, u32)>,
+}
+
+impl Row {
+    /// Makes room for so many pages at least.
+    fn extend_to(&mut self, count: u32, lazy: bool) {
+        let wanted = self.pages.len().max(index(count));
+        let initial = if lazy { &[] } else { self.initial.as_slice() };
+        self.pages.resize_with(wanted, || (initial.to_vec(), 1));
+    }
 }
 
 impl Memory {
     /// Fresh state.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Fresh state whose pages take memory only once they are stored: for what may never be used.
+    pub fn lazy() -> Self {
+        let memory = Self::default();
+        memory.lock().lazy = true;
+        memory
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -63,23 +87,26 @@ impl SharedState for Memory {
 
     fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
         let mut inner = self.lock();
+        let lazy = inner.lazy;
         if let Some(&id) = inner.page_names.get(name) {
-            if let Some(row) = inner.pages.get_mut(index(id)) {
-                let wanted = row.len().max(index(count));
-                row.resize_with(wanted, || (initial.to_vec(), 1));
+            if let Some(row) = inner.rows.get_mut(index(id)) {
+                row.extend_to(count, lazy);
             }
             return Ok(Pages(id));
         }
-        let id = next_id(inner.pages.len())?;
-        inner.pages.push((0..count).map(|_| (initial.to_vec(), 1)).collect());
+        let id = next_id(inner.rows.len())?;
+        let mut row = Row { initial: initial.to_vec(), pages: Vec::new() };
+        row.extend_to(count, lazy);
+        inner.rows.push(row);
         inner.page_names.insert(name.to_owned(), id);
         Ok(Pages(id))
     }
 
     fn load(&self, pages: Pages, page: u32, into: &mut [u8]) -> Result<Version, ShareError> {
         let inner = self.lock();
-        let row = inner.pages.get(index(pages.0)).ok_or(ShareError::Unavailable)?;
-        let (bytes, version) = row.get(index(page)).ok_or(ShareError::Unavailable)?;
+        let row = inner.rows.get(index(pages.0)).ok_or(ShareError::Unavailable)?;
+        let (bytes, version) = row.pages.get(index(page)).ok_or(ShareError::Unavailable)?;
+        let bytes = if bytes.is_empty() { &row.initial } else { bytes };
         if bytes.len() != into.len() {
             return Err(ShareError::Unavailable);
         }
@@ -89,10 +116,13 @@ impl SharedState for Memory {
 
     fn store(&self, pages: Pages, page: u32, bytes: &[u8], expected: Version) -> Result<(), ShareError> {
         let mut inner = self.lock();
-        let row = inner.pages.get_mut(index(pages.0)).ok_or(ShareError::Unavailable)?;
-        let (old, version) = row.get_mut(index(page)).ok_or(ShareError::Unavailable)?;
+        let row = inner.rows.get_mut(index(pages.0)).ok_or(ShareError::Unavailable)?;
+        let (old, version) = row.pages.get_mut(index(page)).ok_or(ShareError::Unavailable)?;
         if *version != expected.0 {
             return Err(ShareError::Conflict);
+        }
+        if old.is_empty() {
+            old.clone_from(&row.initial);
         }
         if old.len() != bytes.len() {
             return Err(ShareError::Unavailable);

@@ -6,10 +6,12 @@
 mod memory;
 mod rows;
 mod slots;
+mod tenant;
 
 pub use memory::Memory;
-pub use rows::{LEASE, Lease, ROWS, Return};
+pub use rows::{GRACE, LEASE, Lease, ROWS, Return};
 pub use slots::{Address, Found, HEADER, MAX_WORDS, Page, SLOTS, SlotTable, Words};
+pub use tenant::Tenant;
 
 /// A number that every holder of the same name adds to and reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,8 +49,8 @@ pub trait SharedState {
     /// Reads a number (about 60 ns).
     fn read(&self, cell: Cell) -> i64;
 
-    /// Opens `count` pages under this name; those that do not exist are created as `initial`. At configure time only:
-    /// two workers that create a page on the request path lose an update.
+    /// Opens `count` pages under this name; those that do not exist are created as `initial`, and those that do are left
+    /// alone, also when several workers come at once. Not for every request: each page is a call to the host.
     ///
     /// # Errors
     /// [`ShareError::Unavailable`] where the host has no shared data.

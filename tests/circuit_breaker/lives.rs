@@ -87,7 +87,7 @@ fn breakers_are_kept_while_anybody_says_that_they_are_in_use() {
     let settings = consecutive(1);
     let mut first = View::open(&share, &settings, 1, 0);
     first.fail(KEY, 0);
-    // With more owners than rows at a time the one longest silent would lose its own.
+    // As many owners as rows at a time.
     let others = ROWS as u64 - 1;
     let mut now = 0;
     while now < 5 * LEASE {
@@ -147,4 +147,51 @@ fn a_thousand_changes_leave_no_more_behind_than_the_first_few() {
         }
     }
     assert_eq!(left(&share), most);
+}
+
+#[test]
+fn breakers_in_use_never_lose_their_pages_and_those_too_many_are_each_workers_own_until_there_is_room() {
+    let share = Memory::new();
+    let settings = consecutive(1);
+    let mut others: Vec<_> = (1..=ROWS as u64).map(|owner| View::open(&share, &settings, owner, 0)).collect();
+    others.iter_mut().for_each(|other| other.fail(KEY, 0));
+    // They used to take the pages of others, which from then on tripped no more.
+    let (mut one, mut two) = (View::open(&share, &settings, 0, 1), View::open(&share, &settings, 0, 1));
+    assert_eq!((one.breakers.take_news(), two.breakers.take_news()), (Some(true), Some(true)));
+    one.fail(KEY, 1);
+    assert_eq!((one.state(KEY), two.state(KEY)), (State::Open, State::Closed));
+    others.iter_mut().for_each(|other| assert_eq!(other.state(KEY), State::Open));
+    one.tick(1);
+    assert!(one.breakers.take_errors() > 0, "it looks for room and finds none");
+    let gone = others.pop().unwrap();
+    gone.breakers.release(&share, 2);
+    one.tick(2);
+    two.tick(2);
+    assert_eq!((one.breakers.take_news(), two.breakers.take_news()), (Some(false), Some(false)));
+    let shown = one.breakers.take_met().expect("its gauge is to tell");
+    assert_eq!(one.breakers.label(shown), Some(KEY.to_string().as_str()));
+    assert_eq!(one.state(KEY), State::Closed);
+    two.fail(KEY, 2);
+    assert_eq!((one.state(KEY), two.state(KEY)), (State::Open, State::Open));
+    assert_eq!(
+        one.breakers.take_errors() + others.iter_mut().map(|other| other.breakers.take_errors()).sum::<u64>(),
+        0
+    );
+}
+
+#[test]
+fn breakers_that_lost_their_pages_while_the_process_stood_still_begin_anew_at_the_next_tick() {
+    let share = Memory::new();
+    let settings = consecutive(1);
+    let mut lost = View::open(&share, &settings, 0, 0);
+    lost.fail(KEY, 0);
+    let late = View::open(&share, &settings, 0, 0).ask(KEY + 1, 0).unwrap();
+    let mut other = View::open(&share, &settings, 1, LEASE);
+    other.fail(KEY, LEASE);
+    lost.tick(LEASE);
+    assert_eq!((lost.state(KEY), other.state(KEY)), (State::Closed, State::Open));
+    lost.end(late, LEASE);
+    assert_eq!(lost.state(KEY + 1), State::Closed, "what was let through before does not count");
+    lost.fail(KEY, LEASE);
+    assert_eq!((lost.state(KEY), lost.breakers.take_errors()), (State::Open, 0));
 }

@@ -16,6 +16,8 @@ pub struct Counting {
     cells: RefCell<BTreeSet<String>>,
     pub fail_load: StdCell<Option<ShareError>>,
     pub fail_store: StdCell<Option<ShareError>>,
+    /// Pages whose name ends so are refused.
+    pub refused_pages: StdCell<Option<&'static str>>,
 }
 
 impl Counting {
@@ -50,6 +52,9 @@ impl SharedState for Counting {
     }
 
     fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
+        if self.refused_pages.get().is_some_and(|end| name.ends_with(end)) {
+            return Err(ShareError::Unavailable);
+        }
         let mut rows = self.rows.borrow_mut();
         let there = rows.entry(name.to_owned()).or_default();
         *there = count.max(*there);

@@ -21,6 +21,7 @@ mod load_shedding;
 mod properties;
 mod queues;
 mod rate_limits;
+mod rate_updates;
 #[path = "../requests/mod.rs"]
 mod requests;
 mod throttles;

@@ -11,6 +11,8 @@ mod keys;
 mod properties;
 mod rows;
 mod support;
+#[cfg(not(target_family = "wasm"))]
+mod tenancy;
 mod vectors;
 #[cfg(not(target_family = "wasm"))]
 mod workers;

@@ -116,22 +116,24 @@ impl Workers {
         });
     }
 
-    /// The last request of a worker's oldest engine has ended, say because its listener has drained.
-    pub fn retire_oldest(&mut self, worker: usize) {
+    /// The last request of one of a worker's engines has ended, counted from the oldest.
+    pub fn retire(&mut self, worker: usize, at: usize) {
         self.with_all(worker, |engines, env| {
-            let oldest = engines.remove(0);
+            let gone = engines.remove(at);
             let newest_first: Vec<&Engine> = engines.iter().rev().collect();
-            oldest.retire(&newest_first, env);
+            gone.release_rates(env);
+            gone.retire(&newest_first, env);
         });
     }
 
-    /// The last request of a worker's newest engine has ended, where its host uses the one before again.
+    /// That of the oldest, say because its listener has drained.
+    pub fn retire_oldest(&mut self, worker: usize) {
+        self.retire(worker, 0);
+    }
+
+    /// That of the newest, where the host uses the one before again.
     pub fn retire_newest(&mut self, worker: usize) {
-        self.with_all(worker, |engines, env| {
-            let newest = engines.pop().expect("there are two");
-            let newest_first: Vec<&Engine> = engines.iter().rev().collect();
-            newest.retire(&newest_first, env);
-        });
+        self.retire(worker, self.workers[worker].engines.len() - 1);
     }
 
     fn with_all(&mut self, worker: usize, act: impl FnOnce(&mut Vec<Engine>, &mut Env<'_>)) {

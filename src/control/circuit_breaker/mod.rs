@@ -31,7 +31,9 @@
 //!
 //! Pages outlive settings on a host that never forgets a name, so they are leased (see [`crate::share::Lease`]): breakers
 //! of other settings begin with empty pages, and so do those of the same settings once nobody has used them for a while.
-//! What was granted before that changes nothing any more.
+//! What was granted before that changes nothing any more. Where other settings use all there are, or have taken the pages
+//! of breakers that were silent for too long, each worker has breakers of its own until there is room (see
+//! [`crate::share::Tenant`]).
 //!
 //! Where shared state fails at request time the request is admitted and not counted, and
 //! [`CircuitBreakers::take_errors`] says so.
@@ -42,6 +44,7 @@
 mod breaker;
 mod machine;
 mod page;
+mod places;
 mod settings;
 mod state;
 mod window;
@@ -51,10 +54,10 @@ use std::fmt::Display;
 
 use self::breaker::{At, Breaker, Place};
 use self::machine::{Ending, Record};
+use self::places::Places;
 use self::state::{Grant, Heard, Probe};
-use crate::control::directory::Directory;
 use crate::control::{Nanos, Random};
-use crate::share::{Lease, Pages, Return, ShareError, SharedState};
+use crate::share::{ShareError, SharedState};
 
 pub use self::settings::{MAX_COUNT_WINDOW, MAX_KEYS, MAX_PROBES, Mode, Settings, Window};
 pub use self::state::{Counts, Denied, Outcome, Permit, SlotId, State, Transition, TripReason};
@@ -66,10 +69,7 @@ pub const OVERFLOW_LABEL: &str = "_overflow";
 #[derive(Debug)]
 pub struct CircuitBreakers {
     settings: Settings,
-    name: String,
-    pages: Pages,
-    lease: Option<Lease>,
-    directory: Directory,
+    places: Places,
     /// By slot; `None` where this worker has not seen the key.
     breakers: Vec<Option<Box<Breaker>>>,
     transitions: VecDeque<(SlotId, Transition)>,
@@ -86,7 +86,9 @@ impl CircuitBreakers {
     /// # Errors
     /// [`ShareError`] where the pages cannot be had; open them in [`crate::share::Memory`] then, per worker.
     pub fn new(settings: Settings, share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
-        Self::open(settings.bounded(), share, name.to_owned(), None)
+        let settings = settings.bounded();
+        let places = Places::new(&settings, share, name.to_owned())?;
+        Ok(Self::in_places(settings, places))
     }
 
     /// The same where settings change and the host never forgets a name: those with the same `owner`, a digest of the
@@ -103,64 +105,56 @@ impl CircuitBreakers {
         now: Nanos,
     ) -> Result<Self, ShareError> {
         let settings = settings.bounded();
-        // Only pages of the same length can follow each other.
-        let name = format!("{name}/{}", page::length(&settings));
-        let lease = Lease::take(share, &name, owner, Return::BeginsAnew, now)?;
-        let name = format!("{name}/{}", lease.row);
-        Self::open(settings, share, name, Some(lease))
+        let places = Places::reusing(&settings, share, name, owner, now)?;
+        Ok(Self::in_places(settings, places))
     }
 
-    fn open(
-        settings: Settings,
-        share: &dyn SharedState,
-        name: String,
-        lease: Option<Lease>,
-    ) -> Result<Self, ShareError> {
-        let count = settings.max_keys.saturating_add(1);
-        let pages = share.pages(&format!("{name}.breakers"), count, &vec![0; page::length(&settings)])?;
-        let epoch = lease.as_ref().map_or(0, |lease| lease.epoch);
-        let directory = Directory::open(share, &name, settings.max_keys, epoch)?;
-        Ok(Self {
-            settings,
-            name,
-            pages,
-            lease,
-            directory,
-            breakers: Vec::new(),
-            transitions: VecDeque::new(),
-            met: VecDeque::new(),
-            errors: 0,
-        })
-    }
-
-    fn epoch(&self) -> u64 {
-        self.lease.as_ref().map_or(0, |lease| lease.epoch)
+    fn in_places(settings: Settings, places: Places) -> Self {
+        Self { settings, places, breakers: Vec::new(), transitions: VecDeque::new(), met: VecDeque::new(), errors: 0 }
     }
 
     /// If other workers have begun anew, so does this one.
     fn follow(&mut self, share: &dyn SharedState) -> bool {
-        let moved = self.lease.as_mut().is_some_and(|lease| lease.follow(share));
+        let moved = self.places.follow(share);
         if moved {
-            self.directory.move_to(self.epoch());
             self.breakers.clear();
         }
         moved
     }
 
-    /// Nobody on this worker uses the breakers any more: unless other workers do, they are forgotten at once.
-    pub fn release(&mut self, share: &dyn SharedState, now: Nanos) {
-        if let Some(lease) = &mut self.lease {
-            lease.release(share, now);
+    /// Says that the breakers are in use. Where they have got other pages they begin anew there, with the keys that this
+    /// worker knows, so that their gauges tell.
+    fn keep(&mut self, share: &dyn SharedState, now: Nanos) {
+        if self.places.keep(&self.settings, share, now) {
+            for old in std::mem::take(&mut self.breakers).into_iter().flatten() {
+                let slot = match old.key_hash {
+                    Some(key_hash) => self.slot(share, key_hash, &old.label),
+                    None => SlotId(self.settings.max_keys),
+                };
+                self.meet(share, slot, old.key_hash, &old.label);
+                self.met.push_back(slot);
+            }
         }
+        self.errors = self.errors.saturating_add(self.places.take_missed());
+    }
+
+    /// Whether each worker has breakers of its own, if that has changed since this was last asked.
+    pub fn take_news(&mut self) -> Option<bool> {
+        self.places.take_news()
+    }
+
+    /// Nobody on this worker uses the breakers any more: unless other workers do, they are forgotten at once.
+    pub fn release(&self, share: &dyn SharedState, now: Nanos) {
+        self.places.release(share, now);
     }
 
     /// The breaker of a key, by the key's hash (keyed, so that nobody can choose two keys of one hash), allocated on
     /// first sight. `label` names it to people from then on, and is only written then; make it short. A
     /// known key costs no host call.
     pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64, label: impl Display) -> SlotId {
-        let mut found = self.directory.slot(share, key_hash);
+        let mut found = self.places.slot(share, key_hash);
         if found.is_err() && self.follow(share) {
-            found = self.directory.slot(share, key_hash);
+            found = self.places.slot(share, key_hash);
         }
         let Ok(slot) = found.map(SlotId) else {
             // Not the shared breaker: what this key's requests come to says nothing about the keys that share it.
@@ -176,7 +170,7 @@ impl CircuitBreakers {
     pub fn find(&mut self, share: &dyn SharedState, key_hash: Option<u64>, label: &str) -> Option<SlotId> {
         let place = match key_hash {
             None => self.settings.max_keys,
-            Some(key_hash) => self.directory.find(share, key_hash).ok().flatten()?,
+            Some(key_hash) => self.places.find(share, key_hash).ok().flatten()?,
         };
         self.meet(share, SlotId(place), key_hash, label);
         Some(SlotId(place))
@@ -188,10 +182,11 @@ impl CircuitBreakers {
         if self.breakers.len() <= at {
             self.breakers.resize_with(at.saturating_add(1), || None);
         }
-        let place = Place { pages: self.pages, index: slot.0, epoch: self.epoch() };
+        let place = Place { pages: self.places.pages, index: slot.0, epoch: self.places.epoch() };
         if let Some(empty @ None) = self.breakers.get_mut(at) {
             let label = if key_hash.is_none() { OVERFLOW_LABEL.to_owned() } else { label.to_string() };
-            match Breaker::open(&self.settings, share, (&self.name, place), (key_hash, label)) {
+            let share = self.places.share(share);
+            match Breaker::open(&self.settings, share, (&self.places.name, place), (key_hash, label)) {
                 Ok(breaker) => {
                     *empty = Some(Box::new(breaker));
                     if self.settings.mode == Mode::ForcedOpen {
@@ -228,7 +223,7 @@ impl CircuitBreakers {
         now: Nanos,
         rng: &mut dyn Random,
     ) -> Result<Permit, Denied> {
-        let unwatched = Permit { slot, epoch: self.epoch(), generation: 0, grant: Grant::Unwatched };
+        let unwatched = Permit { slot, life: self.places.life(), generation: 0, grant: Grant::Unwatched };
         match self.settings.mode {
             Mode::Disabled => return Ok(unwatched),
             Mode::ForcedOpen => return Err(Denied::ForcedOpen),
@@ -313,7 +308,7 @@ impl CircuitBreakers {
 
     /// Whether it was granted in this life of the breakers.
     fn is_current(&self, permit: &Permit) -> bool {
-        permit.epoch == self.epoch()
+        permit.life == self.places.life()
     }
 
     /// The state of a breaker that no request has come to.
@@ -338,9 +333,7 @@ impl CircuitBreakers {
     /// comes to do it. Every second or so; any number of workers may call it at any time.
     pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, rng: &mut dyn Random) {
         self.follow(share);
-        if let Some(lease) = &mut self.lease {
-            lease.renew(share, now);
-        }
+        self.keep(share, now);
         if self.settings.mode != Mode::Auto {
             return;
         }
@@ -391,7 +384,10 @@ impl CircuitBreakers {
     ) -> Option<T> {
         let at = usize::try_from(slot.0).unwrap_or(usize::MAX);
         let done = match self.breakers.get_mut(at) {
-            Some(Some(breaker)) => act(breaker, &mut At { settings: &self.settings, share, now, rng }).ok(),
+            Some(Some(breaker)) => {
+                let share = self.places.share(share);
+                act(breaker, &mut At { settings: &self.settings, share, now, rng }).ok()
+            }
             _ => None,
         };
         // Not an error where the page is of a later epoch: the next request is decided in that one.

@@ -180,7 +180,7 @@ pub struct SlotId(pub u32);
 pub struct Permit {
     pub(super) slot: SlotId,
     /// Which life of the breakers it is from.
-    pub(super) epoch: u64,
+    pub(super) life: u64,
     pub(super) generation: u64,
     pub(super) grant: Grant,
 }

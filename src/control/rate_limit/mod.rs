@@ -14,6 +14,8 @@
 //!   limit; a refund, or what a response adds, is left out. Each conflict is another worker's success, so this takes that
 //!   many successes of others within one call.
 //! - **Failure**: if shared state is unavailable the request is admitted, and [`Charged::failed`] tells.
+//! - **No place**: where other settings use all rows of pages, or have taken those of a limit that was silent for too long,
+//!   each worker holds the limit by itself until there is a row (see [`Tenant`]). A limit never goes on without a budget.
 //! - **Time** is monotonic, and on each page it never goes back: a worker that read the clock before another, and comes
 //!   after it, decides as of the other's reading. A clock that went back by some time would delay what is exhausted by
 //!   at most that time, and never add to a budget.
@@ -34,14 +36,24 @@ use self::rule::{Rule, Since};
 use self::sliding_window::SlidingWindow;
 use self::token_bucket::TokenBucket;
 use super::Nanos;
-use crate::share::{Lease, Return, SLOTS, ShareError, SharedState, SlotTable, Words};
+use crate::share::{Return, SLOTS, ShareError, SharedState, SlotTable, Tenant, Words};
 
 /// One worker's hold on a rate limit.
 #[derive(Debug)]
 pub struct RateLimiter {
     rules: Vec<Box<dyn Rule>>,
+    shape: Shape,
     slots: Slots,
-    lease: Option<Lease>,
+    /// None if its pages are nobody else's.
+    tenant: Option<Tenant>,
+}
+
+/// What its pages look like.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    keys: u32,
+    quotas: u32,
+    words: usize,
 }
 
 impl RateLimiter {
@@ -51,8 +63,8 @@ impl RateLimiter {
     /// # Errors
     /// Those of [`SharedState::pages`].
     pub fn new(settings: &Settings, share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
-        let (rules, words) = rules(settings);
-        Self::open(settings, share, name, rules, words, None)
+        let (rules, shape) = rules(settings)?;
+        Ok(Self { slots: shape.open(share, name, 0)?, rules, shape, tenant: None })
     }
 
     /// The same where settings change and the host never forgets a name: those with the same `owner`, a digest of the
@@ -68,33 +80,66 @@ impl RateLimiter {
         owner: u64,
         now: Nanos,
     ) -> Result<Self, ShareError> {
-        let (rules, words) = rules(settings);
+        let (rules, shape) = rules(settings)?;
         // Only pages of the same length can follow each other.
-        let name = format!("{name}/{words}x{}", settings.max_keys.clamp(1, SLOTS));
-        let lease = Lease::take(share, &name, owner, Return::Resumes, now)?;
-        let name = format!("{name}/{}", lease.row);
-        Self::open(settings, share, &name, rules, words, Some(lease))
+        let name = format!("{name}/{}x{}", shape.words, settings.max_keys.clamp(1, SLOTS));
+        let tenant = Tenant::settle(share, name, owner, Return::Resumes, now)?;
+        let slots = shape.open(tenant.share(share), &tenant.name(), tenant.epoch())?;
+        Ok(Self { rules, shape, slots, tenant: Some(tenant) })
     }
 
-    /// Says that the limit is in use; every few seconds, by any worker.
+    /// Says that the limit is in use, and looks for a place where it has none; every second or so, by any worker.
     pub fn keep(&mut self, share: &dyn SharedState, now: Nanos) {
-        if let Some(lease) = &mut self.lease {
-            lease.renew(share, now);
+        if self.tenant.as_mut().is_some_and(|tenant| tenant.keep(share, now)) {
+            self.move_in(share);
         }
     }
 
-    fn open(
-        settings: &Settings,
-        share: &dyn SharedState,
-        name: &str,
-        rules: Vec<Box<dyn Rule>>,
-        words: usize,
-        lease: Option<Lease>,
-    ) -> Result<Self, ShareError> {
-        let overflow = u32::try_from(rules.len()).map_err(|_| ShareError::Unavailable)?;
-        let table = SlotTable::open(share, name, settings.max_keys, overflow, words)?;
-        let epoch = lease.as_ref().map_or(0, |lease| lease.epoch);
-        Ok(Self { rules, slots: Slots::new(table, epoch), lease })
+    /// Nobody on this worker uses the limit any more.
+    pub fn release(&self, share: &dyn SharedState, now: Nanos) {
+        if let Some(tenant) = &self.tenant {
+            tenant.release(share, now);
+        }
+    }
+
+    /// How often there was no place to be had among what workers share since this was last asked.
+    pub fn take_missed(&mut self) -> u64 {
+        self.tenant.as_mut().map_or(0, Tenant::take_missed)
+    }
+
+    /// Whether each worker holds the limit by itself, if that has changed since this was last asked.
+    pub fn take_news(&mut self) -> Option<bool> {
+        self.tenant.as_mut()?.take_news()
+    }
+
+    /// Shared state did not do what was asked: whether that was because the pages are another's now, and there are new ones.
+    fn recover(&mut self, share: &dyn SharedState, now: Nanos) -> bool {
+        let moved = self.tenant.as_mut().is_some_and(|tenant| tenant.recover(share, now));
+        if moved {
+            self.move_in(share);
+        }
+        moved
+    }
+
+    /// Opens the pages of a place that is new.
+    fn move_in(&mut self, share: &dyn SharedState) {
+        let Some(tenant) = &mut self.tenant else { return };
+        let opened = self.shape.open(tenant.share(share), &tenant.name(), tenant.epoch()).or_else(|error| {
+            // The host has a row and refuses its pages.
+            if tenant.go_alone() {
+                self.shape.open(tenant.share(share), &tenant.name(), tenant.epoch())
+            } else {
+                Err(error)
+            }
+        });
+        // Memory of its own refuses nothing; should it, what is asked of pages that are gone fails, and is counted.
+        if let Ok(slots) = opened {
+            self.slots = slots;
+        }
+    }
+
+    fn life(&self) -> u64 {
+        self.tenant.as_ref().map_or(0, Tenant::life)
     }
 
     /// Looks, and changes nothing; what cannot be looked at conforms. A [`charge`](Self::charge) of the same key at
@@ -110,7 +155,11 @@ impl RateLimiter {
         cost: u64,
         now: Nanos,
     ) -> Result<Budget, Refused> {
-        let slot = self.slots.look(share, Target { key, quota, scope: Scope::Any, now });
+        let target = Target { key, quota, scope: Scope::Any, now };
+        let mut slot = self.slots.look(place(&self.tenant, share), target);
+        if slot.is_err() && self.recover(share, now) {
+            slot = self.slots.look(place(&self.tenant, share), target);
+        }
         let (Ok(slot), Some(rule)) = (slot, self.rules.get(quota)) else { return Ok(self.unknown(quota)) };
         self.slots.keep(&slot, now);
         let time = slot.time(now);
@@ -153,32 +202,13 @@ impl RateLimiter {
     ) -> Result<(Charged, Nanos), Refused> {
         let mut conflicts = 0;
         let target = Target { key, quota, scope: Scope::Any, now };
-        let Some(rule) = self.rules.get(quota).map(AsRef::as_ref) else {
-            return Ok(self.uncharged(key, quota, cost, now));
-        };
-        let outcome = self.slots.change(share, target, &mut conflicts, |slot| {
-            let time = slot.time(now);
-            let wait = rule.wait(&slot.words, cost, time);
-            let told = counted_from(now, time, wait);
-            let soon_enough = wait == Some(0) || told.is_some_and(|wait| wait <= max_wait);
-            // A wait past the end of time is no wait to promise.
-            let admit_at = wait.filter(|_| soon_enough).and_then(|wait| time.checked_add(wait));
-            let Some(admit_at) = admit_at else {
-                return Step::Leave(Err((told, budget(rule, &slot.words, slot.overflow, time))));
-            };
-            let mut words = slot.words;
-            rule.take(&mut words, cost, time, admit_at);
-            let trace = Trace { before: slot.words, time, refunded: slot.header.refunded };
-            let header = Header { latest: slot.header.latest.max(admit_at), ..slot.header };
-            let budget = budget(rule, &words, slot.overflow, time);
-            let promised = if wait == Some(0) { now } else { admit_at };
-            Step::Store(Ok((admit_at, promised, trace, budget)), words, header)
-        });
+        let mut outcome = self.take(share, target, cost, max_wait, &mut conflicts);
+        if matches!(outcome, Err(NotMade::Unavailable)) && self.recover(share, now) {
+            outcome = self.take(share, target, cost, max_wait, &mut conflicts);
+        }
         match outcome {
-            Ok(Ok((at, promised, trace, budget))) => {
-                Ok((Charged { budget, conflicts, at, key, quota, cost, trace: Some(trace) }, promised))
-            }
-            Ok(Err((wait, budget))) => Err(Refused { wait, budget, conflicts, contended: false }),
+            Ok(Ok((charged, promised))) => Ok((Charged { conflicts, ..charged }, promised)),
+            Ok(Err(refused)) => Err(Refused { conflicts, ..refused }),
             // When it would have conformed is not known: whoever was first has changed it.
             Err(NotMade::Contended) => {
                 let budget = Budget { remaining: 0, ..self.unknown(quota) };
@@ -186,6 +216,40 @@ impl RateLimiter {
             }
             Err(_) => Ok(self.uncharged(key, quota, cost, now)),
         }
+    }
+
+    /// Takes `cost` where the limit's pages are, if it conforms in time.
+    fn take(
+        &mut self,
+        share: &dyn SharedState,
+        target: Target,
+        cost: u64,
+        max_wait: Nanos,
+        conflicts: &mut u32,
+    ) -> Result<Result<(Charged, Nanos), Refused>, NotMade> {
+        let Target { key, quota, now, .. } = target;
+        let life = self.life();
+        let rule = self.rules.get(quota).ok_or(NotMade::Unavailable)?.as_ref();
+        self.slots.change(place(&self.tenant, share), target, conflicts, |slot| {
+            let time = slot.time(now);
+            let wait = rule.wait(&slot.words, cost, time);
+            let told = counted_from(now, time, wait);
+            let soon_enough = wait == Some(0) || told.is_some_and(|wait| wait <= max_wait);
+            // A wait past the end of time is no wait to promise.
+            let admit_at = wait.filter(|_| soon_enough).and_then(|wait| time.checked_add(wait));
+            let Some(admit_at) = admit_at else {
+                let budget = budget(rule, &slot.words, slot.overflow, time);
+                return Step::Leave(Err(Refused { wait: told, budget, conflicts: 0, contended: false }));
+            };
+            let mut words = slot.words;
+            rule.take(&mut words, cost, time, admit_at);
+            let trace = Trace { before: slot.words, time, refunded: slot.header.refunded };
+            let header = Header { latest: slot.header.latest.max(admit_at), ..slot.header };
+            let budget = budget(rule, &words, slot.overflow, time);
+            let promised = if wait == Some(0) { now } else { admit_at };
+            let charged = Charged { budget, conflicts: 0, at: admit_at, key, quota, cost, life, trace: Some(trace) };
+            Step::Store(Ok((charged, promised)), words, header)
+        })
     }
 
     /// Gives back a charge whose request was rejected by something else, as if it had never been made. Exact if it
@@ -196,12 +260,16 @@ impl RateLimiter {
     /// # Errors
     /// Why it could not be recorded; the charge stands.
     pub fn refund(&mut self, share: &dyn SharedState, charged: Charged, now: Nanos) -> Result<(), NotMade> {
+        if charged.life != self.life() {
+            // What it took from is gone.
+            return Ok(());
+        }
         let (Some(trace), Some(rule)) = (charged.trace, self.rules.get(charged.quota)) else { return Ok(()) };
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Own };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
         let mut after = trace.before;
         let mark = rule.take(&mut after, charged.cost, trace.time, charged.at);
-        self.slots.change(share, target, &mut 0, |slot| {
+        self.slots.change(place(&self.tenant, share), target, &mut 0, |slot| {
             let undisturbed = slot.words == after && slot.header.refunded == trace.refunded;
             if undisturbed && trace.before != after {
                 // The next refund is to see that this one was.
@@ -243,7 +311,7 @@ impl RateLimiter {
         };
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Own };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
-        let changed = self.slots.change(share, target, &mut 0, |slot| {
+        let changed = self.slots.change(place(&self.tenant, share), target, &mut 0, |slot| {
             if !slot.writable {
                 return Step::Leave(None);
             }
@@ -265,7 +333,8 @@ impl RateLimiter {
     /// Admitted without a charge: shared state is unavailable.
     fn uncharged(&self, key: KeyHash, quota: usize, cost: u64, now: Nanos) -> (Charged, Nanos) {
         let budget = self.unknown(quota);
-        (Charged { budget, conflicts: 0, at: now, key, quota, cost, trace: None }, now)
+        let life = self.life();
+        (Charged { budget, conflicts: 0, at: now, key, quota, cost, life, trace: None }, now)
     }
 
     /// What is said of a budget that cannot be looked at.
@@ -275,8 +344,19 @@ impl RateLimiter {
     }
 }
 
-/// The rule of each quota, and how many words of state they need.
-fn rules(settings: &Settings) -> (Vec<Box<dyn Rule>>, usize) {
+impl Shape {
+    fn open(self, share: &dyn SharedState, name: &str, epoch: u64) -> Result<Slots, ShareError> {
+        Ok(Slots::new(SlotTable::open(share, name, self.keys, self.quotas, self.words)?, epoch))
+    }
+}
+
+/// Where the state is.
+fn place<'a>(tenant: &'a Option<Tenant>, share: &'a dyn SharedState) -> &'a dyn SharedState {
+    tenant.as_ref().map_or(share, |tenant| tenant.share(share))
+}
+
+/// The rule of each quota, and what pages they need. Each quota has an overflow budget.
+fn rules(settings: &Settings) -> Result<(Vec<Box<dyn Rule>>, Shape), ShareError> {
     let mut words = 1;
     let mut rules: Vec<Box<dyn Rule>> = Vec::with_capacity(settings.quotas.len());
     for quota in &settings.quotas {
@@ -291,7 +371,8 @@ fn rules(settings: &Settings) -> (Vec<Box<dyn Rule>>, usize) {
         words = words.max(needed);
         rules.push(rule);
     }
-    (rules, words)
+    let quotas = u32::try_from(rules.len()).map_err(|_| ShareError::Unavailable)?;
+    Ok((rules, Shape { keys: settings.max_keys, quotas, words }))
 }
 
 fn budget(rule: &dyn Rule, words: &Words, overflow: bool, now: Nanos) -> Budget {

@@ -84,6 +84,8 @@ pub struct Charged {
     pub(super) key: KeyHash,
     pub(super) quota: usize,
     pub(super) cost: u64,
+    /// Which of the limit's places it was taken from.
+    pub(super) life: u64,
     /// None if shared state was unavailable: nothing was charged.
     pub(super) trace: Option<Trace>,
 }

@@ -116,7 +116,7 @@ async fn the_memory_that_is_said_at_start_is_what_the_tables_take() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forty_changes_of_a_large_limit_take_the_pages_of_the_first_few() {
+async fn forty_changes_of_a_large_limit_take_no_pages_beyond_its_places() {
     // 65 536 keys are about 2.5 MB of pages: forty changes would leave 100 MB behind.
     let config =
         |rate: u32| limits(json!([{"name": "each", "rate": format!("{rate}/h"), "key": [{"header": "x-client"}]}]));
@@ -125,17 +125,19 @@ async fn forty_changes_of_a_large_limit_take_the_pages_of_the_first_few() {
         envoy.update_listeners(&[tidegate("main", &config(rate))]).await.unwrap();
         assert_eq!(status(envoy, "a").await, 200, "it starts anew");
     };
-    // The register has eight rows; what the proxy itself keeps of an update is there by then too.
-    for rate in 2..=12 {
+    // A limit has 16 places; what the proxy itself keeps of an update is there by then too.
+    for rate in 2..=20 {
         update(&mut envoy, rate).await;
     }
     let before = envoy.resident_bytes().unwrap();
-    for rate in 13..=52 {
+    for rate in 21..=60 {
         update(&mut envoy, rate).await;
     }
     let grown = envoy.resident_bytes().unwrap().saturating_sub(before);
     println!("reload: 40 changes of a limit of 65 536 keys: {:.1} MB more", grown as f64 / MEGABYTE as f64);
     assert!(grown < 40 * MEGABYTE, "{grown} bytes");
-    let errors = envoy.stats().await.unwrap().count("tidegate_errors_total", &[]);
-    assert!(errors == 0.0, "{errors} errors");
+    // Where they come faster than those before are drained, the last find no place: that is told.
+    if envoy.stats().await.unwrap().count("tidegate_errors_total", &[("kind", "rate_limit")]) > 0.0 {
+        envoy.wait_for_log("each worker holds it by itself", 1, SOON).await.unwrap();
+    }
 }
