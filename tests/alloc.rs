@@ -9,12 +9,12 @@ use std::cell::Cell;
 use std::hint::black_box;
 
 use requests::{Proxy, encode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate::config::{
     Attribute, ClientIp, FieldCondition, FieldMatcher, KeySource, Match, PathMatcher, StringMatcher,
 };
 use tidegate::matching::{HeaderMap, Index, KeyBuf, KeyExtractor, Request};
-use worker::{Worker, all_three, request};
+use worker::{Worker, all_three, keyed, request};
 
 thread_local! {
     /// Allocations of this thread alone: the test runner's own do not count.
@@ -113,7 +113,11 @@ fn parsing_finding_and_extracting_allocate_nothing_once_warm() {
 
 /// What a thousand requests of ten clients allocate, once warm, with this much time between two of them.
 fn allocations_of_a_thousand_requests(step: u64) -> usize {
-    let mut worker = Worker::new(&json!([all_three()]));
+    allocations_with(&json!([all_three()]), step)
+}
+
+fn allocations_with(policies: &Value, step: u64) -> usize {
+    let mut worker = Worker::new(policies);
     let requests: Vec<_> = (0..10).map(request).collect();
     let mut pass = || {
         for raw in &requests {
@@ -131,6 +135,19 @@ fn allocations_of_a_thousand_requests(step: u64) -> usize {
 fn an_admitted_request_allocates_nothing_from_its_decision_to_its_end_once_warm() {
     // A tenth of a second: within one bucket of the breaker's window.
     assert_eq!(allocations_of_a_thousand_requests(100_000), 0);
+}
+
+#[test]
+fn overrides_are_found_without_allocating() {
+    let one = |client: usize| match client {
+        3 => json!({"key": [format!("key-{client:07}")], "unlimited": true}),
+        _ => json!({"key": [format!("key-{client:07}")], "rate": "2000/s"}),
+    };
+    // Half of the ten clients have one, and a thousand others.
+    let overrides: Vec<_> = (0..5).chain(10..1_010).map(one).collect();
+    let mut limit = keyed();
+    limit["overrides"] = json!(overrides);
+    assert_eq!(allocations_with(&json!([{"name": "p", "rate_limits": [limit]}]), 1_000_000), 0);
 }
 
 #[test]

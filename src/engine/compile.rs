@@ -19,6 +19,7 @@ use crate::control::rate_limit::{self, RateLimiter};
 use crate::matching::{Index, KeyExtractor};
 use crate::share::{ShareError, SharedState};
 
+use super::quotas::Quotas;
 use super::shedding::Concurrency;
 use super::stats::{self, MetricId};
 use super::throttling::Throttling;
@@ -58,6 +59,7 @@ pub(super) struct Rate {
     pub name: String,
     pub settings: config::RateLimit,
     pub key: KeyExtractor,
+    pub quotas: Quotas,
     pub limiter: RateLimiter,
 }
 
@@ -132,10 +134,12 @@ fn compile(
         let owner =
             digest(&(&settings.key, settings.algorithm, settings.quota, &settings.overrides, settings.max_keys));
         let share = share_of(settings, env);
-        let limiter = RateLimiter::reusing(&rate_settings(settings), share, &place, owner, env.now);
+        let quotas = Quotas::new(settings);
+        let limiter = RateLimiter::reusing(&rate_settings(settings, &quotas), share, &place, owner, env.now);
         let mut rate = Rate {
             name: settings.name.clone(),
             key: KeyExtractor::new(&settings.key),
+            quotas,
             limiter: limiter.map_err(|error| failed("rate limit", error))?,
             settings: settings.clone(),
         };
@@ -216,15 +220,14 @@ fn breaker_settings(settings: &config::CircuitBreaker) -> circuit_breaker::Setti
     }
 }
 
-fn rate_settings(settings: &config::RateLimit) -> rate_limit::Settings {
+fn rate_settings(settings: &config::RateLimit, quotas: &Quotas) -> rate_limit::Settings {
     let quota = |quota: &config::Quota| rate_limit::Quota {
         count: quota.rate.count,
         period: nanos(quota.rate.period),
         burst: quota.burst,
     };
-    let overrides = settings.overrides.iter().filter_map(|one| one.quota.as_ref());
     rate_limit::Settings {
-        quotas: std::iter::once(&settings.quota).chain(overrides).map(quota).collect(),
+        quotas: quotas.all().map(quota).collect(),
         algorithm: match settings.algorithm {
             config::RateAlgorithm::TokenBucket => rate_limit::Algorithm::TokenBucket,
             config::RateAlgorithm::SlidingWindow => rate_limit::Algorithm::SlidingWindow,

@@ -39,6 +39,7 @@ mod judge;
 mod outcome;
 mod permit;
 mod queues;
+mod quotas;
 mod random;
 mod rates;
 mod rejection;

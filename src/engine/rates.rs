@@ -1,9 +1,9 @@
 //! The rate limits of a decision: which apply, what each is asked for, and all of them or none charged.
 
-use crate::config::{Cost, OnMissingKey, Override, ResponseHeaders};
+use crate::config::{Cost, OnMissingKey, ResponseHeaders};
 use crate::control::Nanos;
 use crate::control::rate_limit::{self, Budget, KeyHash, NotMade};
-use crate::matching::{HeaderMap, KeyBuf, Request};
+use crate::matching::{HeaderMap, Request};
 use crate::share::ROWS;
 
 use super::compile::{Rate, nanos, share_of};
@@ -46,8 +46,7 @@ impl Left {
 impl Rate {
     /// What a client is told of this limit.
     pub fn view(&self, left: Left) -> RateView<'_> {
-        let quotas = self.settings.overrides.iter().filter_map(|one| one.quota.as_ref());
-        let quota = std::iter::once(&self.settings.quota).chain(quotas).nth(left.quota).unwrap_or(&self.settings.quota);
+        let quota = self.quotas.get(left.quota).unwrap_or(&self.settings.quota);
         RateView {
             name: &self.name,
             count: quota.rate.count,
@@ -55,18 +54,6 @@ impl Rate {
             remaining: left.remaining,
             grows_in: left.grows_in,
         }
-    }
-
-    /// The position of the quota for a key among the limiter's; `None`: unlimited.
-    fn quota(&self, key: &KeyBuf) -> Option<usize> {
-        let mut position = 0usize;
-        for one in &self.settings.overrides {
-            position = position.saturating_add(usize::from(one.quota.is_some()));
-            if applies(one, key) {
-                return one.quota.is_some().then_some(position);
-            }
-        }
-        Some(0)
     }
 
     fn cost(&self, request: &Request<'_>) -> u64 {
@@ -140,10 +127,6 @@ pub(super) fn tell_place(control: &str, name: &str, alone: bool) {
     } else {
         log::info!("{control} {name}: held over all workers again");
     }
-}
-
-fn applies(one: &Override, key: &KeyBuf) -> bool {
-    key.parts().eq(one.key.iter().map(String::as_bytes))
 }
 
 impl Engine {
@@ -238,7 +221,7 @@ impl Engine {
                     let (key, quota) = if rate.key.is_empty() {
                         (KeyHash::NONE, Some(0))
                     } else if rate.key.extract(request, &mut self.work.key) {
-                        (KeyHash::from(hash(env.hash_key, &self.work.key)), rate.quota(&self.work.key))
+                        (KeyHash::from(hash(env.hash_key, &self.work.key)), rate.quotas.of(&self.work.key))
                     } else {
                         match rate.settings.on_missing_key {
                             OnMissingKey::Skip => continue,

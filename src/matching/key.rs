@@ -136,6 +136,15 @@ impl KeyBuf {
         Self { bytes: Vec::with_capacity(256) }
     }
 
+    /// The key of these components.
+    #[must_use]
+    pub fn of(components: &[impl AsRef<[u8]>]) -> Self {
+        let mut key = Self { bytes: Vec::new() };
+        // A component is as long as a configuration at most, so each is written.
+        components.iter().for_each(|component| _ = key.push(component.as_ref().iter().copied()));
+        key
+    }
+
     /// Makes the key empty again.
     pub fn clear(&mut self) {
         self.bytes.clear();

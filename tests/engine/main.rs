@@ -17,6 +17,7 @@ mod decisions;
 mod host_calls;
 #[cfg(not(target_family = "wasm"))]
 mod load_shedding;
+mod overrides;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 mod queues;
