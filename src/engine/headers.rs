@@ -5,6 +5,8 @@
 //! requests left, `t` the seconds until `r` grows. The legacy trio speaks of the limit with the least left.
 //!
 //! A response says each of this once, over the limits of all policies that apply; each policy has its own say on which.
+//! What an upstream says of its own limits stays in the structured fields, which are lists. In the trio, where there is room
+//! for one limit, ours takes its place: two values of a number are none.
 
 use std::cmp::Reverse;
 
@@ -29,17 +31,26 @@ pub struct RateView<'a> {
     pub grows_in: Option<Nanos>,
 }
 
+/// What becomes of headers of the same name that the response has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// They stay: it is a list.
+    Beside,
+    /// They go.
+    Instead,
+}
+
 /// Nanoseconds as whole seconds, rounded up, so that nobody is told to come back too early.
 pub fn seconds_up(nanos: Nanos) -> u64 {
     nanos.div_ceil(1_000_000_000)
 }
 
-/// Calls `add(name, value)` for each header these limits call for, each with what its policy wants told. `text` is where
+/// Calls `tell(name, value, how)` for each header these limits call for, each with what its policy wants told. `text` is where
 /// values are written, for its memory.
 pub fn rate_limit_headers<'v>(
     limits: impl Iterator<Item = (ResponseHeaders, RateView<'v>)> + Clone,
     text: &mut String,
-    add: &mut dyn FnMut(&str, &str),
+    tell: &mut dyn FnMut(&str, &str, Tell),
 ) {
     let ietf = limits.clone().filter(|(wanted, _)| wanted.ietf).map(|(_, limit)| limit);
     text.clear();
@@ -49,7 +60,7 @@ pub fn rate_limit_headers<'v>(
         number(text, ";w=", limit.period_seconds);
     }
     if !text.is_empty() {
-        add("ratelimit-policy", text);
+        tell("ratelimit-policy", text, Tell::Beside);
         text.clear();
         for limit in ietf {
             item(text, limit.name);
@@ -58,7 +69,7 @@ pub fn rate_limit_headers<'v>(
                 number(text, ";t=", seconds_up(grows_in));
             }
         }
-        add("ratelimit", text);
+        tell("ratelimit", text, Tell::Beside);
     }
     let legacy = limits.filter(|(wanted, _)| wanted.legacy).map(|(_, limit)| limit);
     // Of those with as little left the one that takes longest to have more.
@@ -71,7 +82,7 @@ pub fn rate_limit_headers<'v>(
     for (name, value) in values {
         text.clear();
         number(text, "", value);
-        add(name, text);
+        tell(name, text, Tell::Instead);
     }
 }
 
@@ -106,8 +117,8 @@ mod tests {
 
     fn told(limits: &[(ResponseHeaders, RateView<'_>)]) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut add = |name: &str, value: &str| lines.push(format!("{name}: {value}"));
-        rate_limit_headers(limits.iter().copied(), &mut String::new(), &mut add);
+        let mut tell = |name: &str, value: &str, _| lines.push(format!("{name}: {value}"));
+        rate_limit_headers(limits.iter().copied(), &mut String::new(), &mut tell);
         lines
     }
 

@@ -56,8 +56,8 @@ pub fn local_reply(
     if policy.headers.reason {
         headers.push(("x-tidegate-reason".to_owned(), reason_line(policy, rejection, limit)));
     }
-    let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
-    rate_limit_headers(rates.iter().copied(), &mut String::new(), &mut add);
+    let mut tell = |name: &str, value: &str, _| headers.push((name.to_owned(), value.to_owned()));
+    rate_limit_headers(rates.iter().copied(), &mut String::new(), &mut tell);
     let (content_type, body) = match &template.body {
         _ if grpc => (None, grpc_message(policy, rejection, limit)),
         Some(body) => (template.content_type.clone().or_else(|| Some("text/plain".to_owned())), body.clone()),

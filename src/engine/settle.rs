@@ -5,7 +5,7 @@ use crate::control::circuit_breaker::{CircuitBreakers, State};
 
 use super::compile::share_of;
 use super::gauges::{key_label, show};
-use super::headers::rate_limit_headers;
+use super::headers::{Tell, rate_limit_headers};
 use super::judge::settle_breaker;
 use super::permit::{Answer, Held, Permit, What};
 use super::rates::{Left, tell_place};
@@ -20,6 +20,8 @@ pub trait Stream {
     fn response_trailer(&self, name: &str) -> Option<&[u8]>;
     /// Adds a response header.
     fn add_response_header(&self, name: &str, value: &str);
+    /// Adds a response header in the place of all there are of this name.
+    fn replace_response_header(&self, name: &str, value: &str);
     /// Envoy's `response.flags`; 0 where the host has none. Only at the stream's end.
     fn flags(&self) -> u64;
     /// Envoy's `response.code_details`: who wrote the response and why; absent where the host has none.
@@ -73,8 +75,11 @@ impl Engine {
             let policy = self.policies.get(held.policy).filter(|policy| !policy.shadow)?;
             Some((policy.headers, policy.rates.get(*limit)?.view(Left::of(*quota, &charged.budget))))
         });
-        let mut add = |name: &str, value: &str| stream.add_response_header(name, value);
-        rate_limit_headers(views, &mut self.work.header, &mut add);
+        let mut tell = |name: &str, value: &str, how: Tell| match how {
+            Tell::Beside => stream.add_response_header(name, value),
+            Tell::Instead => stream.replace_response_header(name, value),
+        };
+        rate_limit_headers(views, &mut self.work.header, &mut tell);
     }
 
     /// The stream has ended, however it did. What the permit held is settled; a second call finds nothing.

@@ -75,6 +75,7 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_remove_header_map_value(kind: u32, name: *const u8, name_size: usize) -> u32;
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *const u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
@@ -191,6 +192,12 @@ pub fn get_metric(id: u32) -> Result<u64, HostError> {
 pub fn add_header(kind: HeaderMapKind, name: &str, value: &str) -> Result<(), HostError> {
     // SAFETY: two live strs; the host copies.
     check(unsafe { proxy_add_header_map_value(kind as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
+/// Removes a header, with all its values; nothing if it is not there.
+pub fn remove_header(kind: HeaderMapKind, name: &str) -> Result<(), HostError> {
+    // SAFETY: a live str; the host copies.
+    check(unsafe { proxy_remove_header_map_value(kind as u32, name.as_ptr(), name.len()) })
 }
 
 /// Sets the filter state `wasm.<name>`, for access logs.

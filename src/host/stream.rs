@@ -124,6 +124,12 @@ impl Stream for Response<'_> {
         let _ = abi::add_header(HeaderMapKind::Response, name, value);
     }
 
+    fn replace_response_header(&self, name: &str, value: &str) {
+        // The host's own replacing leaves all but the first of several values.
+        let _ = abi::remove_header(HeaderMapKind::Response, name);
+        self.add_response_header(name, value);
+    }
+
     fn flags(&self) -> u64 {
         self.0.property_u64(FLAGS).unwrap_or(0)
     }

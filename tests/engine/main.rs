@@ -26,6 +26,7 @@ mod rate_updates;
 #[path = "../requests/mod.rs"]
 mod requests;
 mod throttles;
+mod told;
 mod updates;
 #[path = "../workers/mod.rs"]
 mod workers;

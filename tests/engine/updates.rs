@@ -210,6 +210,8 @@ impl Stream for Failed {
 
     fn add_response_header(&self, _: &str, _: &str) {}
 
+    fn replace_response_header(&self, _: &str, _: &str) {}
+
     fn flags(&self) -> u64 {
         0
     }

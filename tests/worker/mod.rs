@@ -111,6 +111,10 @@ impl Stream for Host {
         self.plainly();
     }
 
+    fn replace_response_header(&self, _: &str, _: &str) {
+        self.plainly();
+    }
+
     fn flags(&self) -> u64 {
         self.with_bytes();
         0

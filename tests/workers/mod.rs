@@ -264,7 +264,7 @@ impl Workers {
         }
     }
 
-    /// The upstream answers an admitted request; the headers that were added for the client.
+    /// The upstream answers an admitted request; the headers of the client's response that tell of rate limits.
     pub fn answer(&mut self, mut admitted: Admitted, answer: &Answer) -> Vec<String> {
         let stream = Response::new(answer);
         self.with((admitted.worker, admitted.engine), |engine, env| {
@@ -280,7 +280,11 @@ impl Workers {
             engine.end(&stream, &mut admitted.permit, env);
         });
         self.asked += stream.asked.get();
-        stream.added.into_inner()
+        // What the client gets of these: what the upstream sent and was not replaced, and what was added.
+        let replaced = stream.replaced.into_inner();
+        let ours = |name: &str| name.contains("ratelimit");
+        let kept = answer.headers.iter().filter(|(name, _)| ours(name) && !replaced.iter().any(|one| one == name));
+        kept.map(|(name, value)| format!("{name}: {value}")).chain(stream.added.into_inner()).collect()
     }
 
     /// The upstream sends the headers of an answer whose body goes on; the answer comes later.
@@ -363,12 +367,14 @@ struct Response<'a> {
     answer: &'a Answer,
     headers: Vec<u8>,
     added: RefCell<Vec<String>>,
+    replaced: RefCell<Vec<String>>,
     asked: Cell<u32>,
 }
 
 impl<'a> Response<'a> {
     fn new(answer: &'a Answer) -> Self {
-        Self { answer, headers: encode(&answer.headers), added: RefCell::default(), asked: Cell::default() }
+        let headers = encode(&answer.headers);
+        Self { answer, headers, added: RefCell::default(), replaced: RefCell::default(), asked: Cell::default() }
     }
 
     fn count(&self) {
@@ -389,6 +395,11 @@ impl Stream for Response<'_> {
 
     fn add_response_header(&self, name: &str, value: &str) {
         self.added.borrow_mut().push(format!("{name}: {value}"));
+    }
+
+    fn replace_response_header(&self, name: &str, value: &str) {
+        self.replaced.borrow_mut().push(name.to_owned());
+        self.add_response_header(name, value);
     }
 
     fn flags(&self) -> u64 {

@@ -140,6 +140,25 @@ async fn clients_are_told_what_they_have_left(workers: u32) {
         assert!(told.iter().all(|name| of(&silent, name).is_none()), "{silent:?}");
         assert_eq!(of(&silent, "retry-after").is_some(), expected == 429);
     }
+
+    // What an upstream says of limits of its own stays in the lists and is replaced in the trio, with all its values.
+    let theirs = r#""theirs";r=8;t=1"#;
+    let speaks = Behaviour::respond(200).header("x-ratelimit-limit", "9").header("x-ratelimit-limit", "7");
+    rig.upstream.always(speaks.header("ratelimit", theirs));
+    let values = async |path: &str| {
+        let response = client::send(rig.main(), Call::get(path).header("x-client", "b")).await.unwrap();
+        let of = |name: &str| {
+            let values = response.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned());
+            values.collect::<Vec<_>>()
+        };
+        (of("x-ratelimit-limit"), of("ratelimit"))
+    };
+    let (limit, lists) = values("/both").await;
+    assert_eq!(limit, ["2"]);
+    assert_eq!((lists.len(), lists[0].as_str()), (2, theirs), "{lists:?}");
+    assert!(lists[1].starts_with(r#""per_client";r=1;t="#), "{lists:?}");
+    // The control: told to nobody, all of it is the upstream's.
+    assert_eq!(values("/silent").await, (vec!["9".to_owned(), "7".to_owned()], vec![theirs.to_owned()]));
 }
 
 async fn rejections_look_as_configured(workers: u32) {
