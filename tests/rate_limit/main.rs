@@ -4,7 +4,6 @@
 mod contract;
 #[path = "../counting/mod.rs"]
 mod counting;
-#[cfg(not(target_family = "wasm"))]
 mod interleaved;
 mod keys;
 #[cfg(not(target_family = "wasm"))]
@@ -13,6 +12,7 @@ mod rows;
 mod support;
 #[cfg(not(target_family = "wasm"))]
 mod tenancy;
-mod vectors;
 #[cfg(not(target_family = "wasm"))]
+mod threads;
+mod vectors;
 mod workers;

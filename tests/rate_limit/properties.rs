@@ -103,17 +103,52 @@ proptest! {
         }
     }
 
+    /// Of the previous window the sliding one covers what lies in the last `period - elapsed`. If that was `covered`, the
+    /// estimate counts at least the share that has not faded, less than one request being rounded away. So an exact log
+    /// holds at most `count + covered * elapsed / period` and less than one more: twice the count where all of the previous
+    /// window came at its very end and this one is all but over, and the count itself where none did.
     #[test]
-    fn a_sliding_window_admits_at_most_twice_its_count_in_any_period((quota, script, start) in schedules(false)) {
+    fn a_sliding_window_passes_an_exact_log_by_no_more_than_the_share_that_fades((quota, script, start) in schedules(false)) {
         let workers = Workers::new(4, &settings(Algorithm::SlidingWindow, quota, 2), start);
         let admitted = workers.run(script);
-        for (from, first) in admitted.iter().enumerate() {
-            let sum: u64 = admitted[from..]
-                .iter()
-                .filter(|other| other.key == first.key && other.at - first.at < quota.period)
-                .map(|other| other.cost)
-                .sum();
-            prop_assert!(sum <= 2 * quota.count);
+        let period = u128::from(quota.period);
+        for last in &admitted {
+            let begin = last.at / quota.period * quota.period;
+            let sum = |from: Nanos, to: Nanos| -> u128 {
+                let those = admitted.iter().filter(|other| other.key == last.key && (from..=to).contains(&other.at));
+                those.map(|other| u128::from(other.cost)).sum()
+            };
+            let covered = if begin > 0 { sum((last.at + 1).saturating_sub(quota.period), begin - 1) } else { 0 };
+            let log = covered + sum(begin, last.at);
+            let elapsed = u128::from(last.at - begin);
+            prop_assert!(
+                log * period < (u128::from(quota.count) + 1) * period + covered * elapsed,
+                "{} in the period before {}, of which {} in the window before", log, last.at, covered
+            );
+        }
+    }
+
+    #[test]
+    fn two_windows_decide_as_their_formula_has_it_on_an_exact_log(
+        quota in quotas(),
+        costs in prop::collection::vec((1..4u64, 0..1_500u64), 1..150),
+    ) {
+        let mut solo = Solo::new(&settings(Algorithm::SlidingWindow, quota, 1));
+        let (mut log, mut now) = (Vec::<(Nanos, u64)>::new(), 0);
+        for (cost, thousandths) in costs {
+            now += u64::try_from(u128::from(quota.period) * u128::from(thousandths) / 4_000).unwrap();
+            let window = now / quota.period;
+            let of = |window: Option<u64>| -> u128 {
+                let those = log.iter().filter(|(at, _)| Some(at / quota.period) == window);
+                those.map(|(_, cost)| u128::from(*cost)).sum()
+            };
+            let left = u128::from(quota.period - now % quota.period);
+            let estimate = of(window.checked_sub(1)) * left / u128::from(quota.period) + of(Some(window));
+            let conforms = estimate + u128::from(cost) <= u128::from(quota.count);
+            prop_assert_eq!(solo.takes(KeyHash::NONE, cost, now), conforms, "{} at {}", estimate, now);
+            if conforms {
+                log.push((now, cost));
+            }
         }
     }
 
