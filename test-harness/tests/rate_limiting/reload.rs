@@ -118,20 +118,21 @@ async fn the_memory_that_is_said_at_start_is_what_the_tables_take() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_changes_of_a_large_limit_take_no_pages_beyond_its_places() {
     // 65 536 keys are about 2.5 MB of pages: forty changes would leave 100 MB behind.
-    let config =
-        |rate: u32| limits(json!([{"name": "each", "rate": format!("{rate}/h"), "key": [{"header": "x-client"}]}]));
+    let config = |change: u32| {
+        limits(json!([{"name": "each", "rate": "1/h", "key": [{"header": "x-client"}], "max_keys": 65_536 - change}]))
+    };
     let mut envoy = envoy(2, &config(1)).await;
-    let update = async |envoy: &mut Envoy, rate: u32| {
-        envoy.update_listeners(&[tidegate("main", &config(rate))]).await.unwrap();
+    let update = async |envoy: &mut Envoy, change: u32| {
+        envoy.update_listeners(&[tidegate("main", &config(change))]).await.unwrap();
         assert_eq!(status(envoy, "a").await, 200, "it starts anew");
     };
     // A limit has 16 places; what the proxy itself keeps of an update is there by then too.
-    for rate in 2..=20 {
-        update(&mut envoy, rate).await;
+    for change in 2..=20 {
+        update(&mut envoy, change).await;
     }
     let before = envoy.resident_bytes().unwrap();
-    for rate in 21..=60 {
-        update(&mut envoy, rate).await;
+    for change in 21..=60 {
+        update(&mut envoy, change).await;
     }
     let grown = envoy.resident_bytes().unwrap().saturating_sub(before);
     println!("reload: 40 changes of a limit of 65 536 keys: {:.1} MB more", grown as f64 / MEGABYTE as f64);
