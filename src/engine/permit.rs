@@ -129,10 +129,15 @@ impl Permit {
     /// counts from when they hear it.
     pub(super) fn go_on(&mut self, waited: Nanos, now: Nanos) {
         self.started = now;
+        self.age_budgets(waited);
+    }
+
+    /// Some time has passed since the charges: so much nearer is the moment when more is left.
+    pub(super) fn age_budgets(&mut self, by: Nanos) {
         for held in &mut self.held {
             if let What::Charge { charged, .. } = &mut held.what {
                 let grows_in = &mut charged.budget.grows_in;
-                *grows_in = grows_in.map(|time| time.saturating_sub(waited));
+                *grows_in = grows_in.map(|time| time.saturating_sub(by));
             }
         }
     }

@@ -164,6 +164,8 @@ impl Engine {
 
     /// Charges every rate limit that was found to apply, or none.
     pub(super) fn charge_rates(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+        // Chance decides once for each policy whether it holds the request, however many of its limits would.
+        let mut holds: Option<(usize, bool)> = None;
         for next in 0..self.work.charges.len() {
             let Some(charge) = self.work.charges.get(next).copied() else { break };
             let live = live_mut(&mut self.policies, &self.work.applied, charge.applied);
@@ -178,7 +180,7 @@ impl Engine {
                         env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
                     }
                     rate.note(&policy.name, charged.budget.overflow, false, env);
-                    let until = if until > env.now && self.enforced(charge.applied, env) { until } else { 0 };
+                    let until = if until > env.now && self.holds(&mut holds, charge.applied, env) { until } else { 0 };
                     let what = What::Charge { limit: charge.limit, quota: charge.quota, charged, until };
                     permit.held.push(Held { policy: applied.policy, what });
                 }
@@ -193,6 +195,13 @@ impl Engine {
             }
         }
         None
+    }
+
+    fn holds(&self, decided: &mut Option<(usize, bool)>, at: usize, env: &mut Env<'_>) -> bool {
+        match *decided {
+            Some((policy, holds)) if policy == at => holds,
+            _ => decided.insert((at, self.enforced(at, env))).1,
+        }
     }
 
     /// What a client that a limit rejected is told: of all limits that were asked, of the policies that still apply and are

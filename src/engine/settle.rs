@@ -63,6 +63,7 @@ impl Engine {
             permit.body.forget();
         }
         self.release_with_headers(stream, ends, permit, env);
+        permit.age_budgets(env.now.saturating_sub(permit.started));
         if let Some(headers) = &headers {
             self.charge_responses(headers, permit, env);
         }

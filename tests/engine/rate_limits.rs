@@ -331,3 +331,21 @@ fn a_cost_told_for_a_key_that_lost_its_place_is_charged_to_nobody_and_counted() 
     assert_eq!(proxy.stat(uncharged), 1);
     assert_eq!(proxy.stat("tidegate_errors_total.kind.rate_limit"), 0);
 }
+
+#[test]
+fn of_a_policy_that_is_enforced_by_half_one_request_in_two_is_held_however_many_of_its_limits_pace() {
+    let limit =
+        |name: &str| format!(r#"{{"name": "{name}", "rate": "1000/s", "burst": 1, "pace": {{"max_wait": "10s"}}}}"#);
+    let held = |limits: &[&str]| {
+        let limits: Vec<_> = limits.iter().map(|name| limit(name)).collect();
+        let config = format!(
+            r#"{{"policies": [{{"name": "p", "enforce_percent": 50, "rate_limits": [{}]}}]}}"#,
+            limits.join(", ")
+        );
+        let mut proxy = Workers::new(1, &config);
+        (0..1_000).filter(|_| proxy.ask(0, &[]).unwrap().until.is_some()).count()
+    };
+    for limits in [&["a"][..], &["a", "b"], &["a", "b", "c"]] {
+        assert!((430..570).contains(&held(limits)), "{} with {limits:?}", held(limits));
+    }
+}

@@ -1,6 +1,6 @@
 //! What clients are told of rate limits in the responses of admitted requests and in rejections.
 
-use super::workers::{Answer, Workers};
+use super::workers::{Answer, SECOND, Workers};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -77,4 +77,24 @@ fn what_an_upstream_says_of_limits_stays_in_the_lists_and_is_replaced_in_the_tri
         ["x-ratelimit-limit: 9", "x-ratelimit-limit: 7", "x-ratelimit-remaining: 8", "x-ratelimit-reset: 1"];
     assert_eq!(told("ietf"), [&theirs[..], &their_trio, &ours].concat());
     assert_eq!(told("off"), [&theirs[..], &their_trio].concat());
+}
+
+#[test]
+fn what_is_told_counts_from_the_response_however_long_the_upstream_took() {
+    let mut proxy =
+        Workers::new(1, r#"{"policies": [{"name": "p", "rate_limits": [{"name": "r", "rate": "2/h", "burst": 2}]}]}"#);
+    for (takes, told) in [(600, r#"ratelimit: "r";r=1;t=1200"#), (1_200, r#"ratelimit: "r";r=0;t=0"#)] {
+        let admitted = proxy.ask(0, &[]).unwrap();
+        proxy.advance(takes * SECOND);
+        assert_eq!(proxy.answer(admitted, &ok())[1], told);
+    }
+    // What the response adds is charged then, and told as it is then.
+    let mut proxy = Workers::new(
+        1,
+        r#"{"policies": [{"name": "p", "rate_limits": [
+            {"name": "r", "rate": "10/m", "charge_response": {"header": "x-tokens-used"}}]}]}"#,
+    );
+    let admitted = proxy.ask(0, &[]).unwrap();
+    proxy.advance(6 * SECOND);
+    assert_eq!(proxy.answer(admitted, &ok().header("x-tokens-used", "20"))[1], r#"ratelimit: "r";r=0;t=66"#);
 }
