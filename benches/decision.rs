@@ -52,6 +52,16 @@ fn decisions(c: &mut Criterion) {
     serve(c, "a rate limit", &single, 100, true);
     serve(c, "a rate limit, rejects", &drained, 100, false);
     serve(c, "a keyed rate limit", &json!([{"name": "all", "rate_limits": [keyed()]}]), 100, true);
+    let overrides = |count: usize| {
+        let one =
+            |number: usize| json!({"key": [format!("key-{number:07}")], "rate": format!("{}/s", 50_000 + number)});
+        let mut limit = keyed();
+        limit["overrides"] = (0..count).map(one).collect();
+        json!([{"name": "all", "rate_limits": [limit]}])
+    };
+    for count in [1, 1_000] {
+        serve(c, &format!("a keyed rate limit, {count} overrides"), &overrides(count), 100, true);
+    }
     serve(c, "a circuit breaker", &json!([{"name": "all", "circuit_breaker": {}}]), 100, true);
     serve(c, "a circuit breaker, rejects", &open, 100, false);
     serve(c, "a concurrency limit", &json!([{"name": "all", "load_shedding": fixed}]), 100, true);

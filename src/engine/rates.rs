@@ -123,7 +123,9 @@ pub(super) fn whole_number(value: &[u8]) -> Option<u64> {
 /// Logs where a control keeps its state.
 pub(super) fn tell_place(control: &str, name: &str, alone: bool) {
     if alone {
-        log::warn!("{control} {name}: {ROWS} other settings of it are in use; each worker holds it by itself now");
+        log::warn!(
+            "{control} {name}: no place in what workers share, with room for {ROWS} settings; each worker holds it by itself now"
+        );
     } else {
         log::info!("{control} {name}: held over all workers again");
     }
