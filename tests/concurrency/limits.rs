@@ -109,15 +109,14 @@ fn keys_have_limits_of_their_own_and_those_beyond_the_most_share_one() {
     assert_eq!(one.inflight(&share) + two.inflight(&share), 5, "each sees the limits it has used");
 }
 
-fn tick_for(workers: &mut [&mut ConcurrencyLimits], share: &Memory, from: Nanos, seconds: u64) -> usize {
-    let mut dead = 0;
+/// By how much in-flight was changed for workers' deaths.
+fn tick_for(workers: &mut [&mut ConcurrencyLimits], share: &Memory, from: Nanos, seconds: u64) -> i64 {
     for step in 0..seconds * 10 {
         for (seed, worker) in workers.iter_mut().enumerate() {
-            let beat = worker.tick(share, from + step * 100 * MS, &mut SplitMix64::new(seed as u64 + 100));
-            dead += beat.dead.len();
+            worker.tick(share, from + step * 100 * MS, &mut SplitMix64::new(seed as u64 + 100));
         }
     }
-    dead
+    workers.iter_mut().map(|worker| worker.take_corrected()).sum()
 }
 
 #[test]
@@ -132,10 +131,35 @@ fn what_a_dead_worker_held_is_taken_back_once_and_no_more() {
     assert_eq!(inflight(&share), 5);
     drop(two);
     // The third has had no traffic, as the proxy's main thread has none.
-    let dead = tick_for(&mut [&mut one, &mut three], &share, START + 2 * SECOND, 10);
-    assert_eq!(dead, 1, "one worker alone takes back");
+    let corrected = tick_for(&mut [&mut one, &mut three], &share, START + 2 * SECOND, 10);
+    assert_eq!(corrected, -4, "one worker alone takes back");
     assert_eq!(inflight(&share), 1);
     leave(&mut one, &share, kept.unwrap());
+    assert_eq!(inflight(&share), 0);
+}
+
+/// Its records lay under the name of its settings, where nobody looked once all others had new ones: its places were taken
+/// for ever.
+#[test]
+fn what_a_dead_worker_held_is_taken_back_when_the_limit_has_other_settings_by_then() {
+    let share = Memory::new();
+    let named = |name: &str, limit| ConcurrencyLimits::new(fixed(limit), &share, name, "inflight").unwrap();
+    let [mut dead, mut other] = ["before", "before"].map(|name| named(name, 10));
+    let kept = enter(&mut other, &share, 1);
+    for _ in 0..4 {
+        let _ = enter(&mut dead, &share, 2);
+    }
+    tick_for(&mut [&mut dead, &mut other], &share, START, 2);
+    // An update: its requests serve to their end, and so do those of the one that lives.
+    let [mut next, mut of_the_dead] = ["after", "after"].map(|name| named(name, 5));
+    let _ = enter(&mut of_the_dead, &share, 3);
+    assert!(enter(&mut next, &share, 4).is_none(), "five of five are taken");
+    tick_for(&mut [&mut dead, &mut of_the_dead, &mut other, &mut next], &share, START + 2 * SECOND, 2);
+    drop((dead, of_the_dead));
+    leave(&mut other, &share, kept.unwrap());
+    drop(other);
+    assert_eq!(inflight(&share), 4);
+    assert_eq!(tick_for(&mut [&mut next], &share, START + 4 * SECOND, 10), -4);
     assert_eq!(inflight(&share), 0);
 }
 
@@ -160,8 +184,8 @@ fn a_process_that_stood_still_buries_nobody() {
     let [mut one, mut two] = [(); 2].map(|()| open(&share, fixed(10)));
     let places = [enter(&mut one, &share, 1), enter(&mut two, &share, 2)];
     tick_for(&mut [&mut one, &mut two], &share, START, 2);
-    let dead = tick_for(&mut [&mut one, &mut two], &share, START + 3_600 * SECOND, 10);
-    assert_eq!(dead, 0);
+    let corrected = tick_for(&mut [&mut one, &mut two], &share, START + 3_600 * SECOND, 10);
+    assert_eq!(corrected, 0);
     assert_eq!(inflight(&share), 2);
     assert_eq!(places.iter().flatten().count(), 2);
 }
@@ -173,7 +197,7 @@ fn a_worker_taken_for_dead_counts_again_when_it_wakes() {
     let _kept = enter(&mut one, &share, 1);
     let places: Vec<_> = (0..4).filter_map(|_| enter(&mut sleeper, &share, 2)).collect();
     tick_for(&mut [&mut one, &mut sleeper], &share, START, 1);
-    assert_eq!(tick_for(&mut [&mut one], &share, START + SECOND, 10), 1);
+    assert_eq!(tick_for(&mut [&mut one], &share, START + SECOND, 10), -4);
     assert_eq!(inflight(&share), 1);
     let mut places = places.into_iter();
     // It wakes, and before its next heartbeat one of its requests ends.

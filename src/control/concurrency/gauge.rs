@@ -46,7 +46,7 @@ impl Gauge {
             None => None,
             Some(pages) => Some(Measured::open(algorithm, share, name, (pages, page))?),
         };
-        let inflight = Counted::open(share, name, inflight)?;
+        let inflight = Counted::open(share, inflight, inflight)?;
         Ok(Self { inflight, fixed, levels, measured })
     }
 

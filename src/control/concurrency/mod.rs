@@ -111,7 +111,11 @@ pub struct ConcurrencyLimits {
     inflight: String,
     pages: Option<Pages>,
     directory: Option<Directory>,
+    /// Who holds places in limits with a key, or waits for places.
     workers: Workers,
+    /// Who holds places where there is no key. Under the name of the number in flight, as that number is: what a worker
+    /// holds that dies is taken back by workers whose limit has other settings by then.
+    holders: Option<Workers>,
     /// By slot; `None` where this worker has not seen the key.
     gauges: Vec<Option<Box<Gauge>>>,
     errors: u64,
@@ -120,7 +124,8 @@ pub struct ConcurrencyLimits {
 
 impl ConcurrencyLimits {
     /// Opens the limits of this name. At configure time: it creates their shared pages, one of 1 KiB, and where
-    /// limits are measured one a key of about 150 bytes. Without a key, `inflight` names the number in flight.
+    /// limits are measured one a key of about 150 bytes. Without a key, `inflight` names the number in flight, and another
+    /// page of 1 KiB: limits with different settings may share them.
     ///
     /// # Errors
     /// [`ShareError`] where numbers or pages are not shared; open them in [`crate::share::Memory`] then, per worker.
@@ -138,6 +143,7 @@ impl ConcurrencyLimits {
             pages,
             directory,
             workers: Workers::open(share, name)?,
+            holders: if keyed { None } else { Some(Workers::open(share, inflight)?) },
             gauges: Vec::new(),
             errors: 0,
             corrected: 0,
@@ -171,7 +177,7 @@ impl ConcurrencyLimits {
         now: Nanos,
         random: &mut dyn Random,
     ) -> Option<Place> {
-        let worker = self.workers.own(share, random);
+        let worker = self.holders.as_mut().unwrap_or(&mut self.workers).own(share, random);
         let admitted = worker.and_then(|worker| {
             let gauge = self.open(share, slot)?;
             gauge.acquire(share, level, worker, now, random)
@@ -219,33 +225,39 @@ impl ConcurrencyLimits {
     }
 
     /// What time alone changes: samples are handed on, windows end, what dead workers held is taken back. To be called
-    /// every half second or more often, by every worker, also by one without traffic. What it found is for the queue.
+    /// every half second or more often, by every worker, also by one without traffic. What it found of those that wait is for
+    /// the queue.
     pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Beat {
         for gauge in self.gauges.iter_mut().flatten() {
             if gauge.tick(share, now, random).is_err() {
                 self.errors = self.errors.saturating_add(1);
             }
         }
-        let heeded = self.workers.beat(share, now, random).and_then(|beat| self.heed(share, beat));
-        heeded.unwrap_or_else(|_| {
-            self.errors = self.errors.saturating_add(1);
-            Beat::default()
-        })
+        let waiting = self.workers.beat(share, now, random);
+        let holding = self.holders.as_mut().map(|holders| holders.beat(share, now, random));
+        let heeded = match (&waiting, holding) {
+            (_, Some(holding)) => holding.and_then(|holding| self.heed(share, &holding)),
+            (Ok(waiting), None) => self.heed(share, waiting),
+            (Err(_), None) => Ok(()),
+        };
+        let failed = u64::from(waiting.is_err()).saturating_add(u64::from(heeded.is_err()));
+        self.errors = self.errors.saturating_add(failed);
+        waiting.unwrap_or_default()
     }
 
-    fn heed(&mut self, share: &dyn SharedState, beat: Beat) -> Result<Beat, ShareError> {
+    fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<(), ShareError> {
         if !beat.dead.is_empty() {
             // The dead may have held places of limits this worker has not seen.
             for slot in self.slots(share)? {
                 self.open(share, slot)?;
             }
         }
-        if beat != Beat::default() {
+        if *beat != Beat::default() {
             for gauge in self.gauges.iter_mut().flatten() {
-                self.corrected = self.corrected.saturating_add(gauge.heed(share, &beat)?);
+                self.corrected = self.corrected.saturating_add(gauge.heed(share, beat)?);
             }
         }
-        Ok(beat)
+        Ok(())
     }
 
     /// The limits that any worker has seen.
