@@ -61,7 +61,7 @@ use self::compile::Policy;
 use self::stats::{Metrics, Registry};
 
 pub use self::decide::Decision;
-pub use self::outcome::{Ending, Verdict, classify};
+pub use self::outcome::{Ending, Verdict, classify, client_left};
 pub use self::permit::Permit;
 pub use self::queues::Woken;
 pub use self::random::SplitMix64;

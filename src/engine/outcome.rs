@@ -34,6 +34,12 @@ mod flag {
     pub const CLIENT: u64 = DOWNSTREAM_CONNECTION_TERMINATION | DOWNSTREAM_REMOTE_RESET | DOWNSTREAM_PROTOCOL_ERROR;
 }
 
+/// Whether Envoy's `response.flags` say that the client went away, or broke the protocol, before the end.
+#[must_use]
+pub fn client_left(flags: u64) -> bool {
+    flags & flag::CLIENT != 0
+}
+
 /// How a stream ended, as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ending {
@@ -75,7 +81,7 @@ impl Ending {
     /// The client went away, or broke the protocol, before the end.
     #[must_use]
     pub fn client_left(&self) -> bool {
-        self.flags & flag::CLIENT != 0
+        client_left(self.flags)
     }
 
     /// The ending of a gRPC call, whose client takes an answer without a gRPC status for what its HTTP status means (see

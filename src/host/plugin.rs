@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::config;
 use crate::control::Nanos;
 use crate::engine::stats::{self, Registry};
-use crate::engine::{Engine, SplitMix64, Updates};
+use crate::engine::{Engine, SplitMix64, Stream, Updates, client_left};
 use crate::share::{Memory, SharedState};
 
 use super::abi::{self, Action, HostError};
@@ -161,7 +161,6 @@ impl Plugin {
 
     /// Decides about a stream.
     pub fn request_headers(&mut self, callback: &Callback, stream: u32) -> Action {
-        self.world.waiting.unwound();
         let Some(root) = self.streams.take_root(stream) else { return Action::Continue };
         let Some(state) = self.roots.get(&root) else { return Action::Continue };
         let engine = Rc::clone(&state.engine);
@@ -288,8 +287,9 @@ impl Plugin {
         if let Ok(mut engine) = open.engine.try_borrow_mut() {
             engine.end(&Response(callback), &mut open.permit, &mut self.world.env());
         }
-        if self.world.waiting.any_queued() {
-            // What it gave back is for those who wait here.
+        // What it gave back is for those who wait here. Where its client left, its connection may be going away, and with it
+        // streams that wait and have not been told yet: then the timer sees to it, after all of them have ended.
+        if self.world.waiting.any_queued() && !client_left(Response(callback).flags()) {
             self.resume(callback, stream, abi::monotonic_nanos());
         }
     }

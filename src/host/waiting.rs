@@ -24,10 +24,11 @@ pub enum Held {
     Queued,
 }
 
-/// How many streams go on before the host has called again for a reason of its own: the timer, or a new request. Where the
-/// proxy answers a stream itself as it goes on, it does so within the resumption of the one before, and the end of that
-/// stream may let the next one go on within its own: so many calls nest. Envoy 1.40 was seen to bear 273 on the stack it gives
-/// a VM, with no filter but this one. A worker's timer goes off some 250 times a second.
+/// How many streams go on before the timer goes off again, with nothing on the stack. Where the proxy answers a stream
+/// itself as it goes on, it does so within the resumption of the one before, and the end of that stream may let the next one
+/// go on within its own: so many calls nest. Not even a new request is a sign that they have ended: where a second Tidegate
+/// follows in the same VM, a stream that goes on is its new request. Envoy 1.40 was seen to bear 273 on the stack it gives a VM,
+/// with no filter but this one. A worker's timer goes off some 250 times a second.
 const AT_ONCE: usize = 64;
 
 const MILLISECOND: Nanos = 1_000_000;
@@ -38,7 +39,7 @@ pub struct Waiting {
     // Contexts are numbered in the order in which they begin: so go those of the same time.
     due: BTreeSet<(Nanos, u32)>,
     queued: usize,
-    /// How many have gone on since the host last called for a reason of its own.
+    /// How many have gone on since the timer last went off.
     gone_on: usize,
 }
 
@@ -58,7 +59,7 @@ impl Waiting {
         self.gone_on = self.gone_on.saturating_add(1);
     }
 
-    /// The host calls for a reason of its own: no stream that went on is on the stack any more.
+    /// The timer has gone off: no stream that went on is on the stack any more.
     pub fn unwound(&mut self) {
         self.gone_on = 0;
     }

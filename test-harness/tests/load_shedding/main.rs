@@ -13,6 +13,7 @@ mod support;
 
 mod bodies;
 mod death;
+mod ends;
 mod places;
 mod priority;
 mod queue;
