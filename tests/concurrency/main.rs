@@ -10,4 +10,5 @@
 
 mod compare;
 mod limits;
+mod noise;
 mod sim;

@@ -35,6 +35,29 @@ pub enum Change {
     Service(Nanos),
 }
 
+/// Who stands still for a moment, as on a machine that others use too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// The proxy's workers, each by itself.
+    Workers,
+    /// The upstream: nothing that is due is done, and nothing begins.
+    Upstream,
+    /// The clients: what was to be sent is sent all at once afterwards.
+    Clients,
+}
+
+/// Stalls at random.
+#[derive(Debug, Clone)]
+pub struct Noise {
+    pub whom: Vec<Whom>,
+    pub from: Nanos,
+    pub until: Nanos,
+    /// Mean time from the end of one to the begin of the next.
+    pub every: Nanos,
+    /// How long they last, anything between.
+    pub lasting: (Nanos, Nanos),
+}
+
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub algorithm: Algorithm,
@@ -52,6 +75,9 @@ pub struct Scenario {
     /// Share of requests that fail at once.
     pub failing: f64,
     pub changes: Vec<(Nanos, Change)>,
+    pub noise: Vec<Noise>,
+    /// Answers leave at multiples of this only, as with an upstream whose timers are coarse; 0 is at any time.
+    pub quantum: Nanos,
 }
 
 impl Scenario {
@@ -69,6 +95,8 @@ impl Scenario {
             patience: 0,
             failing: 0.0,
             changes: changes.to_vec(),
+            noise: Vec::new(),
+            quantum: 0,
         }
     }
 }
@@ -90,6 +118,8 @@ pub struct Request {
 
 struct Flying {
     place: Option<Place>,
+    /// When it had its place.
+    since: Nanos,
     worker: usize,
     client: Option<u32>,
 }
@@ -100,10 +130,15 @@ enum Event {
     Arrive(u32),
     Ask(u32),
     Burst(u32),
+    Enter(usize),
     Finish(usize),
+    Hear(usize),
     Leave(usize),
     Fail(usize),
     Tick(usize),
+    Stall(usize),
+    /// The upstream may have stood still with free slots.
+    GoOn,
 }
 
 pub struct Run {
@@ -130,6 +165,12 @@ struct Sim {
     clients: u32,
     bursts: (u32, Nanos),
     burst: u32,
+    /// Until when they stand still.
+    workers_stand: Vec<Nanos>,
+    upstream_stands: Nanos,
+    clients_stand: Nanos,
+    /// Of its own, so that noise moves nothing else.
+    noise: SplitMix64,
 }
 
 /// Long after the host's clock began, as in life.
@@ -160,7 +201,14 @@ pub fn run(scenario: &Scenario) -> Run {
         clients: 0,
         bursts: (0, SECOND),
         burst: 0,
+        workers_stand: vec![0; scenario.workers],
+        upstream_stands: 0,
+        clients_stand: 0,
+        noise: SplitMix64::new(scenario.seed.wrapping_mul(7_919)),
     };
+    for (at, noise) in scenario.noise.iter().enumerate() {
+        sim.at(START + noise.from, Event::Stall(at));
+    }
     for (at, (time, _)) in scenario.changes.iter().enumerate() {
         sim.at(START + time, Event::Change(at));
     }
@@ -193,13 +241,22 @@ impl Sim {
         while let Some(Reverse((time, _, event))) = self.events.pop() {
             let over = time >= end;
             self.now = time;
+            let stands = self.stands(&event);
+            if stands > time {
+                self.at(stands, event);
+                continue;
+            }
             match event {
                 Event::Finish(id) => self.finish(id),
+                Event::Hear(id) => self.hear(id),
                 Event::Leave(id) => self.settle(id, Fate::Cancelled, Ended::Ignored),
                 Event::Fail(id) => self.settle(id, Fate::Failed, Ended::Failure),
                 // The load ends, what is in flight does not.
                 _ if over => {}
                 Event::Change(at) => self.change(at),
+                Event::Stall(at) => self.stall(at),
+                Event::GoOn => self.serve(),
+                Event::Enter(id) => self.enter(id),
                 Event::Arrive(rates) if rates == self.rates && self.rate > 0.0 => {
                     self.ask(None);
                     self.next_arrival();
@@ -220,6 +277,39 @@ impl Sim {
         }
         let inflight_at_end = self.workers[0].inflight(&self.share);
         Run { requests: self.requests, inflight_at_end }
+    }
+
+    /// Until when whoever has to do with this stands still.
+    fn stands(&self, event: &Event) -> Nanos {
+        match event {
+            Event::Enter(id) => self.workers_stand[self.flying[*id].worker].max(self.clients_stand),
+            Event::Hear(id) | Event::Leave(id) | Event::Fail(id) => self.workers_stand[self.flying[*id].worker],
+            Event::Tick(worker) => self.workers_stand[*worker],
+            Event::Finish(_) => self.upstream_stands,
+            _ => 0,
+        }
+    }
+
+    fn stall(&mut self, at: usize) {
+        let Noise { whom, until, every, lasting: (least, most), .. } = self.scenario.noise[at].clone();
+        let mut draw = |below: u64| self.noise.next_u64() % below.max(1);
+        let end = (self.now + least + draw(most - least)).min(START + until);
+        let who = whom[draw(whom.len() as u64) as usize];
+        let worker = draw(self.workers_stand.len() as u64) as usize;
+        // Exponential, from a uniform in (0, 1].
+        let uniform = (draw(1 << 53) + 1) as f64 / (1u64 << 53) as f64;
+        let next = end + (-(every as f64) * uniform.ln()) as Nanos;
+        match who {
+            Whom::Workers => self.workers_stand[worker] = end.max(self.workers_stand[worker]),
+            Whom::Upstream => {
+                self.upstream_stands = end.max(self.upstream_stands);
+                self.at(end, Event::GoOn);
+            }
+            Whom::Clients => self.clients_stand = end.max(self.clients_stand),
+        }
+        if next < START + until {
+            self.at(next, Event::Stall(at));
+        }
     }
 
     fn change(&mut self, at: usize) {
@@ -258,14 +348,26 @@ impl Sim {
     fn ask(&mut self, client: Option<u32>) {
         let critical = self.chance(self.scenario.critical);
         let worker = self.random.next_u64() as usize % self.workers.len();
-        let level = if critical { Share::ALL } else { self.scenario.bulk_share };
-        let place = self.workers[worker].acquire(&self.share, SlotId::ONLY, level, self.now, &mut self.random);
         let id = self.requests.len();
+        self.requests.push(Request { at: self.now - START, critical, fate: None });
+        self.flying.push(Flying { place: None, since: self.now, worker, client });
+        let stands = self.stands(&Event::Enter(id));
+        if stands > self.now {
+            self.at(stands, Event::Enter(id));
+        } else {
+            self.enter(id);
+        }
+    }
+
+    fn enter(&mut self, id: usize) {
+        let Flying { worker, client, .. } = self.flying[id];
+        let level = if self.requests[id].critical { Share::ALL } else { self.scenario.bulk_share };
+        let place = self.workers[worker].acquire(&self.share, SlotId::ONLY, level, self.now, &mut self.random);
+        self.flying[id].since = self.now;
         let admitted = place.is_some();
-        let fate = (!admitted).then_some(Fate::Rejected);
-        self.requests.push(Request { at: self.now - START, critical, fate });
-        self.flying.push(Flying { place, worker, client });
+        self.flying[id].place = place;
         if !admitted {
+            self.requests[id].fate = Some(Fate::Rejected);
             if let Some(client) = client {
                 self.at(self.now + 20 * MS, Event::Ask(client));
             }
@@ -285,7 +387,7 @@ impl Sim {
     }
 
     fn serve(&mut self) {
-        while self.busy < self.slots {
+        while self.busy < self.slots && self.upstream_stands <= self.now {
             let Some(id) = self.waiting.pop_front() else { return };
             if self.requests[id].fate.is_some() && self.scenario.patience == 0 {
                 continue;
@@ -297,20 +399,32 @@ impl Sim {
                 Scatter::Exponential => self.exponential(mean),
                 Scatter::Bimodal => (if self.chance(0.1) { mean * 3.8 } else { mean * 0.69 }) as Nanos,
             };
-            self.at(self.now + takes, Event::Finish(id));
+            let end = (self.now + takes).next_multiple_of(self.scenario.quantum.max(1));
+            self.at(end, Event::Finish(id));
         }
     }
 
     fn finish(&mut self, id: usize) {
         self.busy -= 1;
+        let hears = Event::Hear(id);
+        let stands = self.stands(&hears).max(self.now);
+        if stands > self.now {
+            self.at(stands, hears);
+        } else {
+            self.hear(id);
+        }
+        self.serve();
+    }
+
+    /// The worker hears of the answer.
+    fn hear(&mut self, id: usize) {
         let took = self.now - START - self.requests[id].at;
         self.settle(id, Fate::Answered(took), Ended::Success);
-        self.serve();
     }
 
     fn settle(&mut self, id: usize, fate: Fate, ended: Ended) {
         let Some(place) = self.flying[id].place.take() else { return };
-        let took = self.now - START - self.requests[id].at;
+        let took = self.now - self.flying[id].since;
         self.requests[id].fate = Some(fate);
         let worker = self.flying[id].worker;
         self.workers[worker].release(&self.share, place, ended, took, self.now, &mut self.random);

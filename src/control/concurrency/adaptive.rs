@@ -19,11 +19,15 @@
 //!   window measures. Was `base` too high, work was waiting all the time: it sinks, and the limit dips again at once.
 //!   Was it too low, it is set right. A dip that changes little doubles the time to the next.
 //! - **Doubt**: latency that a queue under this limit cannot explain, or a limit that has been halved, is looked into
-//!   at once, with half as many in flight. If they take as long as before they do not wait: that is `base` now. If
-//!   not, the dip goes on.
-//! - **A blind start.** What the first answers took is not trusted while requests go on finding no place: they may have
-//!   waited behind whatever came before anything was known. The limit goes back to its start until few are in flight,
-//!   and measures then, again and again until two in a row agree.
+//!   at once, with half as many in flight, and half of those. When they take no longer than twice `base` a dip tells the
+//!   rest. When half as many take as long as before they do not wait: that is `base` now, and the limit grows from there.
+//! - **Stalls**: on a machine that others use the upstream, a worker or the clients stand still for a moment now and then.
+//!   Whatever was in flight then took long, and looks like slow work. So before each measurement all leave that were in
+//!   flight, one window alone raises `base` by little, and one that saw more answered than Little's law has in flight, or
+//!   slower ones than before though fewer, is measured again. After all of that the limit soon dips again.
+//! - **A blind start.** What the first answers took is not trusted while requests find no place, or more are in flight than
+//!   at the start: they may have waited behind whatever came before anything was known. If requests go on finding no place
+//!   the limit goes back to its start until few are in flight, and measures then, again and again until two in a row agree.
 //! - **Nobody answered.** While requests find no place and all that end do so because their clients gave up, nothing is
 //!   measured, and the limit is halved, down to its start.
 //!
@@ -40,10 +44,15 @@ const GAIN: f64 = 3.0;
 const STANDING: f64 = 2.0;
 /// Part of a knee in flight during a dip.
 const DIP: f64 = 0.65;
+/// The same after one has shown that `base` is too high.
+const DIP_ON: f64 = 0.4;
+/// Until `base` is the mean of so many windows they are short.
+const SURE: f64 = 8.0;
+const SHORT: Nanos = 200_000_000;
 /// Windows under overload to the next dip, at first.
 const DIP_AFTER: f64 = 16.0;
 /// The same after `base` has proved much too low.
-const DIP_AFTER_DOUBT: f64 = 8.0;
+const DIP_AFTER_DOUBT: f64 = 4.0;
 /// And at most.
 const DIP_AFTER_MOST: f64 = 512.0;
 /// Windows in a row in which a queue stands, after which no burst is thought of.
@@ -52,7 +61,7 @@ const STOOD: f64 = 4.0;
 const LASTS: f64 = 3.0;
 /// Windows in which everybody finds a place, after which an overload is over.
 const AFTER: f64 = 10.0;
-/// The longest a queue is given to drain, in windows.
+/// The longest a queue is given to drain, in windows of the usual length.
 const DRAIN: f64 = 20.0;
 /// The same at a blind start, when windows are short and the queue may be as long as the largest limit.
 const DRAIN_BLIND: f64 = 400.0;
@@ -96,11 +105,11 @@ pub struct Adaptive {
     /// Windows to go, in which everybody finds a place, until the overload counts as over.
     overload: f64,
     phase: Phase,
-    /// Windows left to drain.
+    /// Nanoseconds left to drain; then how many are still to leave before a measurement.
     drain: f64,
-    /// Requests answered in a nanosecond, in the last window without a dip.
+    /// Requests answered in a nanosecond, in the last windows without a dip.
     rate: f64,
-    /// Their mean latency then, if half as many in flight are to show whether they waited at all; or 0.
+    /// If half as many in flight are to show whether requests wait: how long they took before, infinite at first. Else 0.
     before: f64,
     /// In flight when the overload began; 0 once that has led to a dip.
     cut_from: f64,
@@ -165,12 +174,14 @@ impl Adaptive {
 
     fn judge(&mut self, window: &Window) {
         let rtt = window.rtt as f64;
-        self.rate = rate(window);
+        self.rate = if self.rate > 0.0 { 0.5 * (self.rate + rate(window)) } else { rate(window) };
         self.stood = if self.stands(window) { self.stood + 1.0 } else { 0.0 };
         self.full = if window.full { self.full + 1.0 } else { 0.0 };
         let lasts = self.full >= LASTS || self.stood >= STOOD;
         let quiet = !(window.full || self.stood > 0.0 || self.overload > 0.0);
-        if self.is_blind() && !quiet {
+        // More than that were let in by a limit that was raised for them, and may wait for one another.
+        let few = window.peak <= self.bounds.initial;
+        if self.is_blind() && !(quiet && few) {
             self.base = self.base.min(rtt);
             if self.full >= LASTS {
                 return self.open_eyes();
@@ -178,7 +189,8 @@ impl Adaptive {
         } else if rtt < self.base || quiet {
             self.seen += 1.0;
             let pace: f64 = if rtt < self.base { 0.1 } else { 0.05 };
-            self.base += pace.max(1.0 / self.seen) * (rtt - self.base);
+            // A machine that stood still for a moment makes one window very slow.
+            self.base += pace.max(1.0 / self.seen) * (rtt.min(2.0 * self.base) - self.base);
         }
         if !window.full {
             self.overload -= 1.0;
@@ -193,6 +205,13 @@ impl Adaptive {
         }
     }
 
+    /// How long a window lasts that is to tell what requests take.
+    fn usual_period(&self) -> Nanos {
+        let longest = if self.seen < SURE { SHORT } else { LONGEST };
+        // Casts of f64 saturate.
+        ((PERIOD * self.base) as Nanos).clamp(SHORTEST, longest)
+    }
+
     /// `base` has never been seen while nobody waited.
     fn is_blind(&self) -> bool {
         self.seen == 0.0
@@ -201,7 +220,7 @@ impl Adaptive {
     /// Goes back to the start, to see how long requests take with so few in flight.
     fn open_eyes(&mut self) {
         self.phase = Phase::Drain;
-        self.drain = DRAIN_BLIND;
+        self.drain = DRAIN_BLIND * SHORTEST as f64;
         self.overload = AFTER;
         self.cut();
     }
@@ -230,16 +249,35 @@ impl Adaptive {
         self.dip_in -= 1.0;
         if doubt || self.dip_in <= 0.0 {
             self.limit = used;
-            self.dip(if doubt { rtt.max(inflight / rate) } else { 0.0 });
+            if doubt {
+                self.halve(f64::INFINITY);
+            } else {
+                self.dip(DIP);
+            }
         }
     }
 
-    fn dip(&mut self, before: f64) {
+    /// Lowers the limit to a part of the knee.
+    fn dip(&mut self, part: f64) {
+        self.drain_to(part * self.base * self.rate, 0.0);
+    }
+
+    /// Lowers it to half of what it is; requests took so long before.
+    fn halve(&mut self, before: f64) {
+        self.drain_to(0.5 * self.limit, before);
+    }
+
+    fn drain_to(&mut self, inflight: f64, before: f64) {
         self.phase = Phase::Drain;
-        self.drain = DRAIN;
+        self.drain = DRAIN * self.usual_period() as f64;
         self.before = before;
-        let inflight = if before > 0.0 { 0.5 * self.limit } else { DIP * self.base * self.rate };
         self.limit = self.bounds.hold(inflight.ceil());
+    }
+
+    /// What is in flight now is to leave before the next measurement.
+    fn clear(&mut self, window: &Window) {
+        self.phase = Phase::Clear;
+        self.drain = f64::from(window.inflight);
     }
 
     fn measure(&mut self, window: &Window) {
@@ -252,21 +290,36 @@ impl Adaptive {
             return self.fill();
         }
         // With more in flight than the dip allows, those who are spared or another proxy keep the upstream busy.
-        if rate(window) * rtt <= 1.4 * self.limit {
-            if self.before > 0.0 && rtt < 0.8 * self.before {
-                // Fewer wait less: it is a queue, and how long requests take without is to be seen yet.
-                return self.dip(0.0);
-            }
-            let (before, queue) = (self.base, window.full && rtt < 0.82 * self.base);
-            self.base = if rtt > 2.0 * before { rtt } else { 0.5 * (before + rtt) };
-            if queue {
-                self.base = rtt;
-                return self.dip(0.0);
-            }
-            let confirmed = rtt < 1.5 * before;
-            self.dip_after = if confirmed { (2.0 * self.dip_after).min(DIP_AFTER_MOST) } else { DIP_AFTER_DOUBT };
+        if (rate(window) * rtt).min(f64::from(window.inflight)) > 1.4 * self.limit {
+            return self.fill();
         }
+        let less = rtt < 0.8 * self.before;
+        if rtt > 2.0 * self.base {
+            if self.before == 0.0 || less {
+                // Work waits still, or the machine stood still, or `base` has changed: half as many will tell.
+                return self.halve(rtt);
+            }
+            // By Little's law in flight are as many as come in the time that each takes; more do where a stall has ended.
+            if rtt > 1.25 * self.before || rate(window) * rtt > 1.8 * self.limit {
+                self.before = self.before.max(rtt);
+                return self.clear(window);
+            }
+        } else if less {
+            // Fewer wait less: it is a queue, and how long requests take without is to be seen yet.
+            return self.dip(DIP);
+        }
+        let before = self.base;
+        if window.full && rtt < 0.82 * before {
+            self.base = rtt;
+            return self.dip(DIP_ON);
+        }
+        self.base = if rtt > 2.0 * before { rtt } else { 0.5 * (before + rtt) };
+        let confirmed = rtt < 1.5 * before;
+        self.dip_after = if confirmed { (2.0 * self.dip_after).min(DIP_AFTER_MOST) } else { DIP_AFTER_DOUBT };
+        let most = if self.before > 0.0 { 4.0 * self.limit } else { f64::INFINITY };
         self.fill();
+        // What came out of doubt may be wrong still: the limit grows from where it was measured.
+        self.limit = self.limit.min(most);
     }
 
     fn fill(&mut self) {
@@ -287,11 +340,10 @@ impl Limit for Adaptive {
         if self.base == 0.0 {
             return FIRST;
         }
-        if self.is_blind() {
+        if self.is_blind() || matches!(self.phase, Phase::Drain | Phase::Clear) {
             return SHORTEST;
         }
-        // Casts of f64 saturate.
-        ((PERIOD * self.base) as Nanos).clamp(SHORTEST, LONGEST)
+        self.usual_period()
     }
 
     fn update(&mut self, window: &Window, _: &mut dyn Random) {
@@ -310,14 +362,21 @@ impl Limit for Adaptive {
         }
         match self.phase {
             Phase::Normal => self.judge(window),
-            Phase::Drain if f64::from(window.inflight) <= 1.1 * self.limit => self.phase = Phase::Clear,
+            Phase::Drain if f64::from(window.inflight) <= 1.1 * self.limit => {
+                self.clear(window);
+            }
             Phase::Drain => {
-                self.drain -= 1.0;
+                self.drain -= window.duration as f64;
                 if self.drain <= 0.0 {
                     self.fill();
                 }
             }
-            Phase::Clear => self.phase = Phase::Measure,
+            Phase::Clear => {
+                self.drain -= window.samples as f64;
+                if self.drain <= 0.0 {
+                    self.phase = Phase::Measure;
+                }
+            }
             Phase::Measure => self.measure(window),
             Phase::Fill => self.phase = Phase::Normal,
         }
