@@ -48,6 +48,16 @@ pub struct Admitted {
     charged: Charged,
 }
 
+/// What became of a charge that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub key: u64,
+    pub cost: u64,
+    /// The worker's clock.
+    pub now: Nanos,
+    pub admitted: bool,
+}
+
 /// Workers that share one state and act by a schedule.
 pub struct Workers {
     memory: Memory,
@@ -55,6 +65,8 @@ pub struct Workers {
     clock: StdCell<Nanos>,
     script: RefCell<VecDeque<Op>>,
     admitted: RefCell<Vec<Vec<Admitted>>>,
+    /// In the order in which they came to their end.
+    pub asked: RefCell<Vec<Asked>>,
     pub refused: StdCell<u64>,
     pub conflicts: StdCell<u32>,
 }
@@ -70,6 +82,7 @@ impl Workers {
             clock: StdCell::new(start),
             script: RefCell::default(),
             admitted: RefCell::new((0..count).map(|_| Vec::new()).collect()),
+            asked: RefCell::default(),
             refused: StdCell::new(0),
             conflicts: StdCell::new(0),
         }
@@ -109,7 +122,9 @@ impl Workers {
                 return;
             }
         };
-        match limiter.reserve(self, key(op.key), 0, cost, max_wait, now) {
+        let reserved = limiter.reserve(self, key(op.key), 0, cost, max_wait, now);
+        self.asked.borrow_mut().push(Asked { key: op.key, cost, now, admitted: reserved.is_ok() });
+        match reserved {
             Ok((charged, admit_at)) => {
                 assert!(!charged.failed() && charged.at >= admit_at);
                 self.conflicts.set(self.conflicts.get() + charged.conflicts);
