@@ -129,3 +129,14 @@ fn a_check_made_before_another_workers_change_does_not_decide_the_charge() {
     assert!(two.charge(&share, KeyHash::NONE, 0, 1, 0).is_ok());
     assert_eq!(one.charge(&share, KeyHash::NONE, 0, 1, 0).unwrap_err().conflicts, 1);
 }
+
+#[test]
+fn a_check_at_another_time_looks_again() {
+    let share = Memory::new();
+    let settings = settings(Algorithm::TokenBucket, quota(1, HOUR, 1), 1);
+    let mut one = RateLimiter::new(&settings, &share, "limit").unwrap();
+    let mut two = RateLimiter::new(&settings, &share, "limit").unwrap();
+    assert!(one.check(&share, KeyHash::NONE, 0, 1, 0).is_ok());
+    assert!(two.charge(&share, KeyHash::NONE, 0, 1, 0).is_ok());
+    assert!(one.check(&share, KeyHash::NONE, 0, 1, 1).is_err());
+}
