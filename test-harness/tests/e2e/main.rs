@@ -20,30 +20,22 @@ mod quotas;
 mod rate_limits;
 mod request_limits;
 mod robustness;
-mod shedding;
 mod stat_names;
 
-/// The machine: scenarios share it, but for those that measure how fast something is answered.
-static MACHINE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
-
-/// Makes two tests of each scenario. With `alone:` before it nothing else runs beside it.
+/// Makes two tests of each scenario.
 macro_rules! with_one_and_four_workers {
-    (@$share:ident $($scenario:ident),*) => { $(
+    ($($scenario:ident),* $(,)?) => { $(
         mod $scenario {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn with_one_worker() {
-                let _machine = crate::MACHINE.$share().await;
                 super::$scenario(1).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn with_four_workers() {
-                let _machine = crate::MACHINE.$share().await;
                 super::$scenario(4).await;
             }
         }
     )* };
-    (alone: $($scenario:ident),* $(,)?) => { with_one_and_four_workers!(@write $($scenario),*); };
-    ($($scenario:ident),* $(,)?) => { with_one_and_four_workers!(@read $($scenario),*); };
 }
 use with_one_and_four_workers;

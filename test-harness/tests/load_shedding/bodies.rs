@@ -175,6 +175,7 @@ async fn an_answer_that_has_begun_is_cut_off_and_nothing_is_sent_twice(workers: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grpc_stream_is_told_in_its_own_way() {
+    let _machine = crate::MACHINE.read().await;
     let upstream = Upstream::start().await.unwrap();
     let cluster = Cluster::new("upstream", upstream.address()).http2();
     let envoy = Envoy::builder().concurrency(2).cluster(cluster).listener(listener("main", &bounded()));
@@ -191,6 +192,7 @@ async fn a_grpc_stream_is_told_in_its_own_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_goes_through_a_tunnel_is_no_body() {
+    let _machine = crate::MACHINE.read().await;
     let rig = Rig::with(2, [listener("main", &bounded()).upgrade("websocket")]).await;
     rig.upstream.always(Behaviour::upgrade());
     let mut stream = TcpStream::connect(rig.main()).await.unwrap();

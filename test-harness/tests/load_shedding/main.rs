@@ -1,5 +1,5 @@
-//! Load shedding in a real Envoy: bounds on bodies, queues, priorities, bulkheads, deadlines, releases and throttles, over 1,
-//! 2 and 4 workers.
+//! Load shedding in a real Envoy: the limit that is found, bounds on bodies, queues, priorities, bulkheads, deadlines, releases
+//! and throttles, over 1, 2 and 4 workers.
 //!
 //! Each scenario has its control beside it: another setting or none, which must come out differently. Figures are printed:
 //! `--nocapture` shows them.
@@ -11,37 +11,47 @@ mod dying;
 #[allow(dead_code, reason = "shared with the other scenarios, which use all of it")]
 mod support;
 
+mod adaptive;
 mod bodies;
 mod death;
 mod ends;
 mod places;
 mod priority;
 mod queue;
+mod stalls;
 mod throttle;
 
 use serde_json::{Value, json};
 use tidegate_harness::envoy::{Listener, Tidegate};
 
-/// Makes three tests of each scenario.
+/// The machine: scenarios share it, but for those that measure how fast something is answered.
+static MACHINE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
+/// Makes three tests of each scenario. With `alone:` before it nothing else runs beside it.
 macro_rules! with_1_2_and_4_workers {
-    ($($scenario:ident),* $(,)?) => { $(
+    (@$share:ident $($scenario:ident),*) => { $(
         mod $scenario {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn with_1_worker() {
+                let _machine = crate::MACHINE.$share().await;
                 super::$scenario(1).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn with_2_workers() {
+                let _machine = crate::MACHINE.$share().await;
                 super::$scenario(2).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn with_4_workers() {
+                let _machine = crate::MACHINE.$share().await;
                 super::$scenario(4).await;
             }
         }
     )* };
+    (alone: $($scenario:ident),* $(,)?) => { with_1_2_and_4_workers!(@write $($scenario),*); };
+    ($($scenario:ident),* $(,)?) => { with_1_2_and_4_workers!(@read $($scenario),*); };
 }
 use with_1_2_and_4_workers;
 

@@ -74,6 +74,7 @@ async fn those_who_wait_go_by_their_level_wherever_they_wait(workers: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_header_that_is_removed_before_makes_nobody_important() {
+    let _machine = crate::MACHINE.read().await;
     let remove = json!({
         "name": "envoy.filters.http.header_mutation",
         "typed_config": {
@@ -98,6 +99,7 @@ async fn a_header_that_is_removed_before_makes_nobody_important() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_full_queue_the_least_important_gives_way() {
+    let _machine = crate::MACHINE.read().await;
     let queue = json!({"max_length": 2, "max_wait": "30s", "order": "fifo"});
     let main = shedding(json!({"limit": fixed(1), "priority": levels([100; 3]), "queue": queue}));
     let control = shedding(json!({"limit": fixed(1), "queue": queue}));

@@ -68,6 +68,7 @@ async fn an_upstream_that_fails_is_sent_a_fifth_and_one_that_recovers_everything
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn few_calls_say_nothing_and_in_shadow_all_are_sent() {
+    let _machine = crate::MACHINE.read().await;
     let shadow = json!({"policies": [{
         "name": "p", "mode": "shadow", "load_shedding": {"limit": fixed(1000), "throttle": {}}
     }]});

@@ -1,0 +1,263 @@
+//! The limit that is found: an overloaded upstream goes on answering in time, one that is not is left alone.
+//!
+//! The upstream has 10 slots of 20 ms and serves those too whose clients have gone. Load is open-loop, latency counts from the
+//! intended moment, and clients wait a second.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate_harness::client::{Call, Connection, Ending, Load, Outcome, Outcomes, Schedule};
+use tidegate_harness::envoy::{HttpFilter, Listener};
+use tidegate_harness::upstream::Model;
+use tokio::time::Instant;
+
+use crate::stalls::{self, Stalls};
+use crate::support::{Rig, seed};
+use crate::{listener, shedding, with_1_2_and_4_workers};
+
+with_1_2_and_4_workers!(alone:
+    the_default_limit_keeps_an_overloaded_upstream_answering_in_time,
+    critical_requests_are_served_through_an_overload,
+    a_capacity_that_is_halved_and_restored_is_found_within_two_seconds,
+    bursts_and_closed_loops_that_can_be_carried_are_never_rejected,
+);
+
+const SLOTS: usize = 10;
+const SERVICE: Duration = Duration::from_millis(20);
+const IN_TIME: Duration = Duration::from_millis(250);
+const CALM: f64 = 250.0;
+const OFFERED: f64 = 1200.0;
+const SECOND: Duration = Duration::from_secs(1);
+/// Shorter ones cost no more than they last.
+const LONG_STALL: Duration = Duration::from_millis(50);
+
+fn model(slots: usize) -> Model {
+    Model { serves_the_gone: true, ..Model::new(slots, SERVICE) }
+}
+
+async fn rig(workers: u32, listeners: impl IntoIterator<Item = Listener>) -> Rig {
+    let rig = Rig::with(workers, listeners.into_iter().chain([stalls::listener()])).await;
+    rig.upstream.script(stalls::script);
+    rig.upstream.model(Some(model(SLOTS)));
+    rig
+}
+
+fn load(rig: &Rig, listener: &str, schedule: Schedule) -> Load {
+    Load::new(rig.envoy.address(listener), schedule).seed(seed()).timeout(SECOND)
+}
+
+fn rejected(outcome: &&Outcome) -> bool {
+    matches!(outcome.ending, Ending::Rejected { .. })
+}
+
+/// What was measured of a load, less what the machine stood still.
+struct Measured(Outcomes, Stalls);
+
+impl Measured {
+    fn meant_for(&self, time: Range<Duration>) -> impl Iterator<Item = &Outcome> {
+        self.0.all.iter().filter(move |outcome| time.contains(&outcome.intended))
+    }
+
+    fn is_good(&self, outcome: &Outcome) -> bool {
+        outcome.ending == Ending::Answered(200) && self.1.latency(outcome) <= IN_TIME
+    }
+
+    /// Answered in time, as a share of what an upstream carries that stands still when the machine does.
+    fn goodput(&self, time: Range<Duration>, capacity: f64) -> f64 {
+        let good = self.meant_for(time.clone()).filter(|outcome| self.is_good(outcome)).count();
+        let stood = self.1.of_at_least(LONG_STALL).within(time.clone());
+        good as f64 / (capacity * (time.end - time.start - stood).as_secs_f64())
+    }
+
+    /// The 99th percentile, in milliseconds, of those `chosen`.
+    fn p99(&self, time: Range<Duration>, chosen: impl Fn(&Outcome) -> bool) -> f64 {
+        let mut all: Vec<_> = self.meant_for(time).filter(|o| chosen(o)).map(|o| self.1.latency(o)).collect();
+        all.sort_unstable();
+        all.get(all.len() * 99 / 100).map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
+    }
+
+    fn stood(&self) -> Duration {
+        self.1.within(Duration::ZERO..Duration::MAX)
+    }
+}
+
+async fn the_default_limit_keeps_an_overloaded_upstream_answering_in_time(workers: u32) {
+    let (overload, calm, end) = (2 * SECOND, 8 * SECOND, 12 * SECOND);
+    let schedule =
+        || Schedule::constant(CALM, overload).then(OFFERED, calm - overload).then(CALM, end - calm).poisson();
+    let native = Listener::new("native").filter(HttpFilter::adaptive_concurrency());
+    let rig = rig(workers, [listener("main", &shedding(json!({}))), native, Listener::new("control")]).await;
+    let settled = overload + SECOND..calm;
+    let after = calm + SECOND..end;
+    let mut table = String::new();
+    for name in ["main", "native", "control"] {
+        // The queue of the one before is gone with it.
+        rig.upstream.model(Some(model(SLOTS)));
+        let (outcomes, stalls) = stalls::run_beside(&rig, load(&rig, name, schedule()), end).await;
+        let measured = Measured(outcomes, stalls);
+        let goodput = measured.goodput(settled.clone(), model(SLOTS).capacity());
+        let answered = |outcome: &Outcome| outcome.ending == Ending::Answered(200);
+        let turned_away = |outcome: &Outcome| matches!(outcome.ending, Ending::Rejected { .. } | Ending::Local(503));
+        let p99 = measured.p99(settled.clone(), answered);
+        let told = measured.p99(settled.clone(), turned_away);
+        let refused = |time: Range<Duration>| measured.meant_for(time).filter(|o| turned_away(o)).count();
+        let (early, late) = (refused(Duration::ZERO..overload), refused(after.clone()));
+        let recovered = measured.goodput(after.clone(), CALM);
+        table += &format!(
+            "| {name}, {workers} workers | {:.1} % | {p99:.0} ms | {told:.0} ms | {early} | {late} | {:.1} % | {:?}\n",
+            100.0 * goodput,
+            100.0 * recovered,
+            measured.stood(),
+        );
+        match name {
+            "main" => {
+                assert!(goodput >= 0.95, "{table}");
+                assert!(p99 < 150.0, "{table}");
+                assert!(told < 20.0, "{table}");
+                // Whatever the machine does.
+                let stalled = |o: &&Outcome| !measured.1.of_at_least(LONG_STALL).before(o.intended, 2 * SECOND);
+                let unfair = measured.meant_for(Duration::ZERO..overload).chain(measured.meant_for(after.clone()));
+                assert_eq!(unfair.filter(rejected).filter(stalled).count(), 0, "{table}");
+                rig.wait_for_idle("p").await;
+            }
+            // It collapses and stays so, long after the overload.
+            "control" => assert!(goodput < 0.1 && recovered < 0.1, "{table}"),
+            _ => {}
+        }
+    }
+    println!(
+        "in time, p99 admitted, p99 turned away, turned away before and after, in time after, machine stood\n{table}"
+    );
+}
+
+async fn critical_requests_are_served_through_an_overload(workers: u32) {
+    let (overload, end) = (2 * SECOND, 9 * SECOND);
+    let levels = json!([
+        {"name": "critical", "match": {"headers": [{"name": "x-critical", "exact": "1"}]}},
+        {"name": "bulk", "share": 80},
+    ]);
+    let main = shedding(json!({"priority": {"levels": levels, "default": "bulk"}}));
+    let rig = rig(workers, [listener("main", &main), listener("control", &shedding(json!({})))]).await;
+    for name in ["main", "control"] {
+        rig.upstream.model(Some(model(SLOTS)));
+        let schedule = Schedule::constant(CALM, overload).then(OFFERED, end - overload).poisson();
+        let one_in_eight = |index: usize, _: &mut _| {
+            if index.is_multiple_of(8) { Call::get("/").header("x-critical", "1") } else { Call::get("/") }
+        };
+        let load = load(&rig, name, schedule).calls(one_in_eight);
+        let (outcomes, stalls) = stalls::run_beside(&rig, load, end).await;
+        let measured = Measured(outcomes, stalls);
+        let critical: Vec<_> =
+            measured.meant_for(overload..end).filter(|outcome| outcome.index.is_multiple_of(8)).collect();
+        let served = critical.iter().filter(|outcome| measured.is_good(outcome)).count() as f64;
+        let share = served / critical.len() as f64;
+        println!(
+            "{workers} workers, {name}: {:.1} % of the critical served; machine stood {:?}",
+            100.0 * share,
+            measured.stood()
+        );
+        if name == "main" {
+            let stood = measured.1.of_at_least(LONG_STALL).within(overload..end).as_secs_f64();
+            let allowed = stood / (end - overload).as_secs_f64();
+            assert!(share >= 0.994 - allowed, "{share}, of {allowed} the machine stood still");
+            rig.wait_for_idle("p").await;
+        } else {
+            assert!(share < 0.8, "without levels they fare as all do: {share}");
+        }
+    }
+}
+
+async fn a_capacity_that_is_halved_and_restored_is_found_within_two_seconds(workers: u32) {
+    let (halved, restored, end) = (4 * SECOND, 9 * SECOND, 14 * SECOND);
+    let rig = rig(workers, [listener("main", &shedding(json!({}))), Listener::new("control")]).await;
+    for name in ["main", "control"] {
+        rig.upstream.model(Some(model(SLOTS)));
+        let begin = Instant::now();
+        let changes = async {
+            for (at, slots) in [(halved, SLOTS / 2), (restored, SLOTS)] {
+                tokio::time::sleep_until(begin + at).await;
+                rig.upstream.model(Some(model(slots)));
+            }
+        };
+        let load = load(&rig, name, Schedule::constant(OFFERED, end).poisson());
+        let ((outcomes, stalls), ()) = tokio::join!(stalls::run_beside(&rig, load, end), changes);
+        let measured = Measured(outcomes, stalls);
+        let shares = [(halved, restored, SLOTS / 2), (restored, end, SLOTS)]
+            .map(|(from, to, slots)| measured.goodput(from + 2 * SECOND..to, model(slots).capacity()));
+        println!(
+            "{workers} workers, {name}: {:.1} % with half of the slots, {:.1} % with all again; machine stood {:?}",
+            100.0 * shares[0],
+            100.0 * shares[1],
+            measured.stood()
+        );
+        if name == "main" {
+            assert!(shares.iter().all(|share| *share >= 0.95), "{shares:?}");
+            rig.wait_for_idle("p").await;
+        } else {
+            // The model that takes over begins with an empty queue.
+            assert!(shares[0] < 0.7 && shares[1] < 0.3, "{shares:?}");
+        }
+    }
+}
+
+/// So many clients, each of which asks again as soon as it is answered.
+async fn closed_loop(rig: &Rig, clients: usize, end: Instant) -> (usize, Vec<Instant>) {
+    let at = rig.main();
+    let clients = (0..clients).map(|_| {
+        tokio::spawn(async move {
+            let mut connection = Connection::open(at, false).await.unwrap();
+            let (mut answered, mut rejected) = (0, Vec::new());
+            while Instant::now() < end {
+                match connection.send(Call::get("/")).await.unwrap().status {
+                    200 => answered += 1,
+                    _ => rejected.push(Instant::now()),
+                }
+            }
+            (answered, rejected)
+        })
+    });
+    let (mut answered, mut rejected) = (0, Vec::new());
+    for client in clients.collect::<Vec<_>>() {
+        let (one, others) = client.await.unwrap();
+        answered += one;
+        rejected.extend(others);
+    }
+    (answered, rejected)
+}
+
+async fn bursts_and_closed_loops_that_can_be_carried_are_never_rejected(workers: u32) {
+    const LASTS: Duration = Duration::from_secs(6);
+    let rig = Arc::new(rig(workers, [listener("main", &shedding(json!({}))), listener("control", &too_low())]).await);
+    // From the first request on: each in an Envoy that has seen nothing yet, but for the second.
+    let bursts = |bursts: u32, size: usize| {
+        let apart = LASTS / bursts;
+        (0..bursts).fold(Schedule::default(), |all, _| all.then_burst(size).then(0.0, apart))
+    };
+    let unfair = |stalls: &Stalls, at: Duration| !stalls.of_at_least(LONG_STALL).before(at, 2 * SECOND);
+    for (number, size) in [(25, 60), (15, 100)] {
+        let (outcomes, stalls) = stalls::run_beside(&rig, load(&rig, "main", bursts(number, size)), LASTS).await;
+        let rejections: Vec<_> = outcomes.all.iter().filter(rejected).collect();
+        println!("{workers} workers, bursts of {size}: {} of {} rejected", rejections.len(), outcomes.all.len());
+        assert_eq!(rejections.iter().filter(|o| unfair(&stalls, o.intended)).count(), 0, "{stalls:?}");
+        rig.wait_for_idle("p").await;
+    }
+    for clients in [16, 64] {
+        let begin = Instant::now();
+        let probes = Load::new(rig.envoy.address(stalls::PROBE), Schedule::constant(100.0, LASTS));
+        let probes = probes.calls(|_, _| Call::get("/probe")).run();
+        let ((answered, rejected), probes) = tokio::join!(closed_loop(&rig, clients, begin + LASTS), probes);
+        let stalls = Stalls::seen_by(&probes);
+        println!("{workers} workers, {clients} clients: {} rejected, {answered} answered", rejected.len());
+        assert_eq!(rejected.iter().filter(|at| unfair(&stalls, **at - begin)).count(), 0, "{stalls:?}");
+        rig.wait_for_idle("p").await;
+    }
+    // The control: a limit that is too low for a burst.
+    let outcomes = load(&rig, "control", bursts(25, 60)).run().await;
+    assert!(outcomes.tally().rejections() > 500, "{}", outcomes.tally());
+}
+
+fn too_low() -> Value {
+    shedding(json!({"limit": crate::fixed(20)}))
+}
