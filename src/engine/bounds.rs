@@ -2,14 +2,15 @@
 //!
 //! A body that says how long it is, with `content-length`, is judged with the headers, and the proxy sees to it that it is
 //! no longer than that. Any other is counted while it passes by. It is not kept back, so when it turns out too long a part
-//! of it has been sent upstream: the request was admitted and stays charged for, but what it held is given back at once
-//! and the upstream is not judged by it. Its client is answered in the upstream's place, or cut off if that has
-//! begun to answer. What follows the headers of a tunnel is no body.
+//! of it has been sent upstream. All the same the request is rejected: what it was charged and what it held is given back at
+//! once, and the upstream is not judged by it. Its client is answered in the upstream's place, or cut off if that has
+//! begun to answer. Whether such a request was admitted is known, and told, when its body has ended. What follows the headers
+//! of a tunnel is no body.
 
 use crate::matching::Request;
 
 use super::decide::{Applied, Decision, Refusal, Refused};
-use super::permit::{Permit, What};
+use super::permit::Permit;
 use super::rates::whole_number;
 use super::rejection::{Invalid, Reason, Rejection};
 use super::response::reason_line;
@@ -21,6 +22,8 @@ pub(super) struct Body {
     bytes: u64,
     /// The policies that bound it, and by how much. Empty: it is not counted.
     bounds: Vec<(usize, u64)>,
+    /// The policies that count the request as admitted unless its body proves too long.
+    admitted: Vec<usize>,
 }
 
 impl Body {
@@ -28,6 +31,7 @@ impl Body {
     pub fn forget(&mut self) {
         self.bytes = 0;
         self.bounds.clear();
+        self.admitted.clear();
     }
 
     /// The policy bounds it no longer.
@@ -35,24 +39,50 @@ impl Body {
         self.bounds.retain(|(bounding, _)| *bounding != policy);
     }
 
-    /// Whether anybody counts it.
+    /// Whether anybody counts it, or is still to count its request.
     pub fn is_counted(&self) -> bool {
-        !self.bounds.is_empty()
+        !(self.bounds.is_empty() && self.admitted.is_empty())
+    }
+
+    /// The policy has admitted the request, which is told when its body has ended. False: it is not counted.
+    pub fn defers(&mut self, policy: usize) -> bool {
+        let counted = !self.bounds.is_empty();
+        if counted {
+            self.admitted.push(policy);
+        }
+        counted
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.bounds.iter().any(|(_, most)| self.bytes > *most)
     }
 
     /// A policy whose bound it passes, which bounds it no longer.
     fn take_passed(&mut self) -> Option<usize> {
         let at = self.bounds.iter().position(|(_, most)| self.bytes > *most)?;
-        Some(self.bounds.remove(at).0)
+        let (policy, _) = self.bounds.remove(at);
+        self.admitted.retain(|admitting| *admitting != policy);
+        Some(policy)
     }
 }
 
 impl Permit {
+    /// Whether its request's body is counted.
+    pub fn counts_body(&self) -> bool {
+        self.body.is_counted()
+    }
+
     /// So many more bytes of the request's body are there. Whether [`Engine::cut_off`] is to be asked what becomes of it.
     pub fn body_grew(&mut self, bytes: usize) -> bool {
         // Nobody sends 2^64 bytes; saturated they would still be too many.
         self.body.bytes = self.body.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        self.body.bounds.iter().any(|(_, most)| self.body.bytes > *most)
+        self.body.is_too_long()
+    }
+
+    /// The same where so many are there by now.
+    pub fn body_is(&mut self, bytes: usize) -> bool {
+        self.body.bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.body.is_too_long()
     }
 }
 
@@ -97,6 +127,16 @@ impl Engine {
         None
     }
 
+    /// No more of the request's body comes, or it is none: those that admitted the request count it now.
+    pub fn body_ended(&self, permit: &mut Permit, env: &Env<'_>) {
+        for policy in permit.body.admitted.drain(..) {
+            if let Some(id) = self.policies.get(policy).and_then(|policy| policy.admitted) {
+                env.metrics.add(id, 1);
+            }
+        }
+        permit.body.forget();
+    }
+
     /// What becomes of a request whose body has grown past a bound.
     pub fn cut_off(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
         let mut shadow = None;
@@ -106,9 +146,11 @@ impl Engine {
             self.work.applied.push(Applied { policy, refused: None });
             if self.enforced(0, env) {
                 permit.body.forget();
-                self.give_back(permit, |held| !matches!(held.what, What::Charge { .. }), env);
+                self.abandon(permit, env);
                 return self.rejected(&rejection, None, permit.grpc, env);
             }
+            // The policy drops out, as it does wherever it is not heeded.
+            self.give_back(permit, |held| held.policy == policy, env);
             if let Some(made) = self.policies.get(policy) {
                 let label = format!("shadow_{}", rejection.reason.label());
                 env.stats.add(env.metrics, stats::REQUESTS, &[&made.name, &label], 1);

@@ -153,7 +153,7 @@ impl Engine {
         };
         match refused {
             Some((rejection, left)) => self.rejected(&rejection, left, permit.grpc, env),
-            None => self.admitted(env),
+            None => self.admitted(permit, env),
         }
     }
 
@@ -173,13 +173,15 @@ impl Engine {
         Decision::Rejected { reply, line }
     }
 
-    fn admitted(&mut self, env: &mut Env<'_>) -> Decision {
+    fn admitted(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
         let mut shadow: Option<String> = None;
         for applied in &self.work.applied {
             let Some(policy) = self.policies.get(applied.policy) else { continue };
             match applied.refused {
                 None => {
-                    if let Some(id) = policy.admitted {
+                    if let Some(id) = policy.admitted
+                        && !permit.body.defers(applied.policy)
+                    {
                         env.metrics.add(id, 1);
                     }
                 }

@@ -60,7 +60,7 @@ impl Engine {
             self.judge_headers(stream, headers, ends, permit, env);
         }
         if permit.answer.tunnel {
-            permit.body.forget();
+            self.body_ended(permit, env);
         }
         self.release_with_headers(stream, ends, permit, env);
         permit.age_budgets(env.now.saturating_sub(permit.started));
@@ -88,11 +88,12 @@ impl Engine {
         if permit.is_empty() {
             return;
         }
-        permit.body.forget();
         if permit.waiting.is_some() {
+            permit.body.forget();
             self.abandon(permit, env);
             return;
         }
+        self.body_ended(permit, env);
         let ending = permit.judges_upstream().then(|| permit.ending(stream));
         while let Some(Held { policy, what }) = permit.held.pop() {
             let Some(policy) = self.policies.get_mut(policy) else { continue };
@@ -119,8 +120,8 @@ impl Engine {
         }
     }
 
-    /// A request that was held will not go on: its charges are given back, as far as that cannot let too many through.
-    fn abandon(&mut self, permit: &mut Permit, env: &mut Env<'_>) {
+    /// A request will not go on: its charges are given back, as far as that cannot let too many through.
+    pub(super) fn abandon(&mut self, permit: &mut Permit, env: &mut Env<'_>) {
         if let Some(waiting) = permit.waiting.take() {
             self.count_released(&waiting, env);
             self.quit(&waiting, permit.stream, env);

@@ -56,17 +56,19 @@ pub extern "C" fn proxy_on_tick(root: u32) {
 
 /// A stream's request headers are there.
 #[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_request_headers(stream: u32, _count: u32, _end_of_stream: u32) -> u32 {
+pub extern "C" fn proxy_on_request_headers(stream: u32, _count: u32, end_of_stream: u32) -> u32 {
     let callback = Callback::enter();
-    plugin::with(|plugin| plugin.request_headers(&callback, stream)).unwrap_or(Action::Continue) as u32
+    plugin::with(|plugin| plugin.request_headers(&callback, stream, end_of_stream != 0)).unwrap_or(Action::Continue)
+        as u32
 }
 
 /// A part of a stream's request body is there, of so many bytes. The host calls for each of them whether a bound is set or
 /// not, so there is nothing to this for bodies that nobody counts.
 #[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_request_body(stream: u32, bytes: usize, _end_of_stream: u32) -> u32 {
+pub extern "C" fn proxy_on_request_body(stream: u32, bytes: usize, end_of_stream: u32) -> u32 {
     let callback = Callback::enter();
-    let action = plugin::with(|plugin| plugin.request_body(stream, bytes)).unwrap_or(Action::Continue);
+    let action =
+        plugin::with(|plugin| plugin.request_body(stream, bytes, end_of_stream != 0)).unwrap_or(Action::Continue);
     drop(callback);
     action as u32
 }

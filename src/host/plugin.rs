@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::config;
 use crate::control::Nanos;
 use crate::engine::stats::{self, Registry};
-use crate::engine::{Engine, SplitMix64, Stream, Updates, client_left};
+use crate::engine::{Decision, Engine, SplitMix64, Stream, Updates, client_left};
 use crate::share::{Memory, SharedState};
 
 use super::abi::{self, Action, HostError};
@@ -160,13 +160,16 @@ impl Plugin {
     }
 
     /// Decides about a stream.
-    pub fn request_headers(&mut self, callback: &Callback, stream: u32) -> Action {
+    pub fn request_headers(&mut self, callback: &Callback, stream: u32, ends: bool) -> Action {
         let Some(root) = self.streams.take_root(stream) else { return Action::Continue };
         let Some(state) = self.roots.get(&root) else { return Action::Continue };
         let engine = Rc::clone(&state.engine);
         let mut open = Open { engine, permit: self.streams.permit(stream), held: None };
         let action = self.world.decide(callback, stream, &mut open);
         let held = open.held.is_some();
+        if ends {
+            self.world.body_ended(&mut open);
+        }
         self.streams.keep(stream, open);
         if held {
             // The timer is the root's.
@@ -243,18 +246,31 @@ impl Plugin {
         }
     }
 
-    /// So many more bytes of a stream's request body are there. They are counted, not read.
-    pub fn request_body(&mut self, stream: u32, bytes: usize) -> Action {
+    /// So many more bytes of a stream's request body are there. They are counted, not read. While the stream is held they
+    /// are kept back: where the host hands bodies over meanwhile (Envoy's `allow_on_headers_stop_iteration`), to let them
+    /// pass would be to let the stream go on.
+    pub fn request_body(&mut self, stream: u32, bytes: usize, ends: bool) -> Action {
         let Some(open) = self.streams.get(stream) else { return Action::Continue };
+        // What is kept back comes again with what is new.
+        let over = if open.held.is_some() { open.permit.body_is(bytes) } else { open.permit.body_grew(bytes) };
         // What follows, the clock for one, is for those alone that are too long.
-        if !open.permit.body_grew(bytes) {
-            return Action::Continue;
+        if over {
+            let decision = match open.engine.try_borrow_mut() {
+                Ok(mut engine) => engine.cut_off(&mut open.permit, &mut self.world.env()),
+                Err(_) => Decision::Unmatched,
+            };
+            if let Decision::Rejected { .. } = decision
+                && let Some(held) = open.held.take()
+            {
+                self.world.waiting.remove(held, stream);
+            }
+            if let Action::Pause = self.world.carry_out(stream, open, decision) {
+                return Action::Pause;
+            }
+        } else if ends {
+            self.world.body_ended(open);
         }
-        let decision = match open.engine.try_borrow_mut() {
-            Ok(mut engine) => engine.cut_off(&mut open.permit, &mut self.world.env()),
-            Err(_) => return Action::Continue,
-        };
-        self.world.carry_out(stream, open, decision)
+        if open.held.is_some() { Action::Pause } else { Action::Continue }
     }
 
     /// A stream's response headers are there: the upstream's, or a local reply, perhaps our own. A rejected stream

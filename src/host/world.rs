@@ -98,6 +98,15 @@ impl World {
         self.carry_out(stream, open, decision)
     }
 
+    /// No more of a stream's request body comes.
+    pub fn body_ended(&mut self, open: &mut Open) {
+        if open.permit.counts_body()
+            && let Ok(engine) = open.engine.try_borrow()
+        {
+            engine.body_ended(&mut open.permit, &self.env());
+        }
+    }
+
     /// Does with a stream what was decided about it.
     pub fn carry_out(&mut self, stream: u32, open: &mut Open, decision: Decision) -> Action {
         match decision {

@@ -57,8 +57,34 @@ fn a_body_that_does_not_say_is_counted_and_cut_off_at_the_byte_beyond() {
         // What of it is still on its way is nobody's concern.
         assert_eq!(proxy.receive(&mut admitted, 1000), Ok(None));
         proxy.answer(admitted, &Answer::status("413").local());
-        assert_eq!((decided(&proxy, "admitted"), decided(&proxy, "invalid_request")), (1, 1));
+        assert_eq!((decided(&proxy, "admitted"), decided(&proxy, "invalid_request")), (0, 1));
     }
+}
+
+/// It used to count twice when its body proved too long.
+#[test]
+fn a_request_with_a_counted_body_counts_as_admitted_when_that_has_ended() {
+    let mut proxy = Workers::new(1, &bounded(100, ""));
+    let mut whole = proxy.ask(0, &[]).unwrap();
+    assert_eq!(proxy.receive(&mut whole, 100), Ok(None));
+    assert_eq!(decided(&proxy, "admitted"), 0);
+    proxy.end_body(&mut whole);
+    assert_eq!(decided(&proxy, "admitted"), 1);
+    proxy.answer(whole, &ok());
+    assert_eq!(decided(&proxy, "admitted"), 1);
+    // One that breaks off, and a tunnel.
+    let broken = proxy.ask(0, &[]).unwrap();
+    proxy.answer(broken, &Answer::none(1 << 14));
+    assert_eq!(decided(&proxy, "admitted"), 2);
+    let mut tunnel = proxy.ask(0, &[("upgrade", "websocket"), ("connection", "upgrade")]).unwrap();
+    proxy.start_answer(&mut tunnel, &Answer::status("101"));
+    assert_eq!(decided(&proxy, "admitted"), 3);
+    proxy.answer(tunnel, &Answer::default());
+    // The control: a length is known at once.
+    let said = proxy.ask(0, &[("content-length", "100")]).unwrap();
+    assert_eq!(decided(&proxy, "admitted"), 4);
+    proxy.answer(said, &ok());
+    assert_eq!(decided(&proxy, "admitted"), 4);
 }
 
 #[test]
@@ -73,7 +99,7 @@ fn all_of_a_large_body_at_once_is_too_long_too_and_none_at_all_never() {
 }
 
 #[test]
-fn who_is_cut_off_holds_nothing_any_more_and_tells_nothing_of_the_upstream_but_has_been_charged() {
+fn who_is_cut_off_has_cost_nothing_holds_nothing_any_more_and_tells_nothing_of_the_upstream() {
     let more = r#", "rate_limits": [{"name": "r", "rate": "10/h"}],
         "circuit_breaker": {"minimum_calls": 1, "consecutive_failures": 1},
         "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1}}"#;
@@ -89,7 +115,7 @@ fn who_is_cut_off_holds_nothing_any_more_and_tells_nothing_of_the_upstream_but_h
         let next = proxy.ask(1, &[]).expect("a place");
         proxy.answer(admitted, &answer);
         let told = proxy.answer(next, &ok());
-        let used = if begun { 4 } else { 2 };
+        let used = if begun { 2 } else { 1 };
         assert_eq!(told[1], format!(r#"ratelimit: "r";r={};t=360"#, 10 - used));
     }
     assert_eq!(proxy.stat("tidegate_circuit_breaker_transitions_total.policy.p.to.open"), 0);
@@ -112,10 +138,43 @@ fn a_bound_in_shadow_only_counts_and_the_others_hold_all_the_same() {
     assert_eq!(proxy.receive(&mut admitted, 5), Ok(None));
     assert_eq!(proxy.receive(&mut admitted, 1).unwrap_err().1, "invalid_request;policy=held");
     proxy.answer(admitted, &Answer::status("413").local());
-    assert_eq!(decided(&proxy, "shadow_invalid_request"), 1);
+    assert_eq!((decided(&proxy, "shadow_invalid_request"), decided(&proxy, "admitted")), (1, 0));
     let said = proxy.ask(0, &[("content-length", "25")]).unwrap();
     assert_eq!(said.shadow.as_deref(), Some("shadow_invalid_request;policy=p"));
     proxy.answer(said, &ok());
+}
+
+/// It kept its place until its end, though the policy had dropped out.
+#[test]
+fn a_policy_in_shadow_whose_bound_is_passed_gives_back_what_it_granted() {
+    let shadow = bounded(10, r#", "mode": "shadow", "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1}}"#);
+    let mut proxy = Workers::new(1, &shadow);
+    let mut long = proxy.ask(0, &[]).unwrap();
+    assert_eq!(proxy.stat(INFLIGHT), 1);
+    assert!(proxy.receive(&mut long, 11).unwrap().is_some());
+    assert_eq!(proxy.stat(INFLIGHT), 0);
+    let next = proxy.ask(0, &[]).unwrap();
+    assert_eq!((next.shadow.as_deref(), proxy.stat(INFLIGHT)), (None, 1));
+    proxy.answer(long, &ok());
+    proxy.answer(next, &ok());
+    assert_eq!(proxy.stat(INFLIGHT), 0);
+}
+
+#[test]
+fn a_body_that_grows_too_long_while_its_request_waits_costs_its_place_in_the_queue() {
+    let more = r#", "rate_limits": [{"name": "r", "rate": "10/h"}],
+        "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1}, "queue": {"order": "fifo", "max_wait": "1m"}}"#;
+    let mut proxy = Workers::new(1, &bounded(100, more));
+    let first = proxy.ask(0, &[]).unwrap();
+    let mut second = proxy.ask(0, &[]).unwrap();
+    assert!(second.queued);
+    assert_eq!(proxy.stat("tidegate_queue_length.policy.p"), 1);
+    assert_eq!(proxy.receive(&mut second, 101).unwrap_err().1, TOO_LONG);
+    assert_eq!(proxy.stat("tidegate_queue_length.policy.p"), 0);
+    proxy.answer(second, &Answer::status("413").local());
+    // The first alone has been charged.
+    assert_eq!(proxy.answer(first, &ok())[1], r#"ratelimit: "r";r=9;t=360"#);
+    assert_eq!((decided(&proxy, "admitted"), decided(&proxy, "invalid_request")), (1, 1));
 }
 
 #[test]

@@ -252,6 +252,12 @@ impl Workers {
         }
     }
 
+    /// No more of a request's body comes.
+    pub fn end_body(&mut self, admitted: &mut Admitted) {
+        let at = (admitted.worker, admitted.engine);
+        self.with(at, |engine, env| engine.body_ended(&mut admitted.permit, env));
+    }
+
     /// A request that is answered with this at once; the decision as the access log has it.
     pub fn serve(&mut self, worker: usize, headers: &[(&str, &str)], answer: &Answer) -> String {
         match self.ask(worker, headers) {

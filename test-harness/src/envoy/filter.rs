@@ -28,6 +28,7 @@ pub struct Tidegate {
     vm_id: String,
     configuration: Option<Configuration>,
     failure_policy: Option<String>,
+    stops_headers_only: bool,
     pub(super) module: PathBuf,
 }
 
@@ -49,6 +50,7 @@ impl Tidegate {
             vm_id: "tidegate".into(),
             configuration: None,
             failure_policy: Some("FAIL_RELOAD".into()),
+            stops_headers_only: false,
             module,
         }
     }
@@ -88,6 +90,13 @@ impl Tidegate {
         self
     }
 
+    /// Has Envoy go on handing over the bodies of requests that the filter holds (`allow_on_headers_stop_iteration`).
+    #[must_use]
+    pub fn stops_headers_only(mut self) -> Self {
+        self.stops_headers_only = true;
+        self
+    }
+
     fn render(&self) -> Value {
         let mut config = json!({
             "name": self.name,
@@ -99,6 +108,9 @@ impl Tidegate {
         });
         if let Some(policy) = &self.failure_policy {
             config["failure_policy"] = json!(policy);
+        }
+        if self.stops_headers_only {
+            config["allow_on_headers_stop_iteration"] = json!(true);
         }
         match &self.configuration {
             None => {}
