@@ -86,6 +86,7 @@ impl Engine {
             .collect::<Result<_, _>>()?;
         let engine = Self { policies, index, work: Workspace::default() };
         engine.succeed(previous, env);
+        engine.speak_for(previous, env);
         Ok(engine)
     }
 

@@ -1,21 +1,76 @@
-//! The state of each circuit breaker as its gauge shows it: true whatever changes meanwhile.
+//! The gauges that are set: the state of each circuit breaker, limits of concurrency, what throttles reject. True whatever
+//! changes meanwhile.
+//!
+//! # Breakers
 //!
 //! A gauge is set, not compared, so the writers of two changes may come in the wrong order. Whoever writes one therefore
 //! looks again afterwards, and corrects it if the breaker has moved on: the last to write has seen the newest state.
 //!
 //! Breakers of different settings under one policy and key have one gauge. An update that ends some shows their successors',
 //! and so does the end of the last request of those that went on while they drained. In between, the last change shows.
+//!
+//! # Limits and throttles
+//!
+//! Several engines may have a policy of one name: those before an update, while their requests last, and those of other
+//! listeners. The newest tells; when it is gone, the newest of the others, and when all are, the gauge is 0.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::control::circuit_breaker::{CircuitBreakers, SlotId, State};
 
-use super::compile::Breaker;
-use super::{Engine, Env, stats};
+use super::compile::{Breaker, Policy};
+use super::shedding::Concurrency;
+use super::stats::{self, MetricId};
+use super::throttling::Throttling;
+use super::{Engine, Env};
 
 /// How often a gauge is corrected before its own changes are left to others: each has written what it saw.
 const MAX_TRIES: u32 = 8;
+
+/// A gauge that is set when what it tells changes.
+#[derive(Debug)]
+pub(super) struct Told {
+    id: Option<MetricId>,
+    last: Cell<Option<u64>>,
+    /// A newer engine tells it instead.
+    silent: Cell<bool>,
+}
+
+impl Told {
+    /// Nothing has been told.
+    pub fn new(id: Option<MetricId>) -> Self {
+        Self { id, last: Cell::new(None), silent: Cell::new(false) }
+    }
+
+    /// What it is now.
+    pub fn tell(&self, value: u64, env: &Env<'_>) {
+        let last = self.last.replace(Some(value));
+        if let Some(id) = self.id
+            && last != Some(value)
+            && !self.silent.get()
+        {
+            env.metrics.record(id, value);
+        }
+    }
+
+    /// Whose turn it is to tell: this one's, and no others'.
+    fn pass_on(&self, heir: Option<&Self>, env: &Env<'_>) {
+        self.silent.set(true);
+        if let Some(heir) = heir {
+            heir.silent.set(false);
+        }
+        let value = heir.map_or(Some(0), |heir| heir.last.get());
+        if let (Some(id), Some(value)) = (self.id, value) {
+            env.metrics.record(id, value);
+        }
+    }
+}
+
+/// The gauges of a policy that are told so.
+fn told(policy: &Policy) -> [Option<&Told>; 2] {
+    [policy.concurrency.as_ref().map(Concurrency::told), policy.throttling.as_ref().map(Throttling::told)]
+}
 
 /// A key as stats and logs name it.
 pub(super) fn key_label(label: &str) -> &str {
@@ -89,6 +144,31 @@ impl Engine {
         }
     }
 
+    /// What this engine tells the others tell no more.
+    pub(super) fn speak_for(&self, others: &[&Self], env: &Env<'_>) {
+        for policy in &self.policies {
+            for other in others.iter().filter_map(|engine| engine.policy(&policy.name)) {
+                for (before, now) in told(other).into_iter().zip(told(policy)) {
+                    if let (Some(before), Some(now)) = (before, now) {
+                        before.pass_on(Some(now), env);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leaves what this engine told to the newest of the others that can tell it.
+    fn fall_silent(&self, rest: &[&Self], env: &Env<'_>) {
+        for policy in &self.policies {
+            for (at, gone) in told(policy).into_iter().enumerate() {
+                let Some(gone) = gone.filter(|gone| !gone.silent.get()) else { continue };
+                let heirs = rest.iter().filter_map(|engine| engine.policy(&policy.name));
+                let heir = heirs.filter_map(|policy| told(policy).into_iter().nth(at).flatten()).next();
+                gone.pass_on(heir, env);
+            }
+        }
+    }
+
     /// Shows for the keys of `old`, breakers of the same policy, the state of this engine's.
     fn show_for(&self, policy: &str, old: &Breaker, env: &Env<'_>) {
         let new = self.breaker(policy).map(|new| &new.breakers);
@@ -116,6 +196,7 @@ impl Engine {
     /// The last request of this engine has ended. `rest`: those that go on beside it, the newest first. What they do not
     /// use of its breakers is forgotten.
     pub fn retire(&self, rest: &[&Self], env: &Env<'_>) {
+        self.fall_silent(rest, env);
         for policy in &self.policies {
             let Some(old) = &policy.breaker else { continue };
             let used = rest.iter().filter_map(|engine| engine.breaker(&policy.name)).any(|new| new.same(old));

@@ -24,6 +24,7 @@ use super::Env;
 use super::compile::{Policy, digest, nanos};
 use super::deadline::Deadline;
 use super::decide::{Refusal, hash};
+use super::gauges::Told;
 use super::outcome::Ending;
 use super::permit::What;
 use super::queues::{Line, Queues, Turn};
@@ -41,9 +42,7 @@ pub(super) struct Concurrency {
     deadline: Option<Deadline>,
     release: Release,
     inflight: Option<MetricId>,
-    gauge: Option<MetricId>,
-    /// What this worker told last of the limit.
-    told: Option<u32>,
+    limit: Told,
     failures: Outcomes,
 }
 
@@ -140,7 +139,7 @@ impl Concurrency {
                 (Rc::new(RefCell::new(opened)), queues.map(|queues| Rc::new(RefCell::new(queues))))
             }
         };
-        let mut concurrency = Self {
+        let concurrency = Self {
             made_of,
             limits,
             key: KeyExtractor::new(&settings.key),
@@ -149,8 +148,7 @@ impl Concurrency {
             deadline: settings.deadline_header.as_deref().map(Deadline::new),
             release: settings.release,
             inflight: env.stats.id(env.metrics, stats::INFLIGHT, &[policy]),
-            gauge: env.stats.id(env.metrics, stats::CONCURRENCY_LIMIT, &[policy]),
-            told: None,
+            limit: Told::new(env.stats.id(env.metrics, stats::CONCURRENCY_LIMIT, &[policy])),
             failures: Outcomes::failures(),
         };
         concurrency.tell(env);
@@ -292,7 +290,7 @@ impl Concurrency {
     }
 
     /// What time alone changes.
-    pub fn tick(&mut self, env: &mut Env<'_>) {
+    pub fn tick(&self, env: &mut Env<'_>) {
         let Ok(mut limits) = self.limits.try_borrow_mut() else { return };
         let beat = limits.tick(env.share, env.now, env.random);
         let (corrected, mut errors) = (limits.take_corrected(), limits.take_errors());
@@ -313,15 +311,16 @@ impl Concurrency {
         self.tell(env);
     }
 
-    fn tell(&mut self, env: &Env<'_>) {
-        let Ok(limits) = self.limits.try_borrow() else { return };
-        let limit = limits.lowest();
-        if let Some(gauge) = self.gauge
-            && self.told != Some(limit)
-        {
-            env.metrics.record(gauge, u64::from(limit));
-            self.told = Some(limit);
+    /// Tells the limit.
+    fn tell(&self, env: &Env<'_>) {
+        if let Ok(limits) = self.limits.try_borrow() {
+            self.limit.tell(u64::from(limits.lowest()), env);
         }
+    }
+
+    /// The gauge of the limit.
+    pub fn told(&self) -> &Told {
+        &self.limit
     }
 
     /// Counts places taken and given back, over all workers.

@@ -9,19 +9,18 @@ use crate::control::throttle::{Settings, Throttle};
 
 use super::compile::{digest, nanos};
 use super::decide::{Refusal, Refused, live_mut};
+use super::gauges::Told;
 use super::outcome::Ending;
 use super::permit::{Held, Permit, What};
 use super::rejection::Reason;
-use super::stats::{self, MetricId};
-use super::{Engine, Env};
+use super::{Engine, Env, stats};
 
 /// A policy's throttle.
 #[derive(Debug)]
 pub(super) struct Throttling {
     throttle: Throttle,
-    gauge: Option<MetricId>,
-    /// What this worker told last of it, in percent.
-    told: Option<u64>,
+    /// What it rejects, in percent.
+    rejection: Told,
     failures: Outcomes,
 }
 
@@ -39,10 +38,12 @@ impl Throttling {
         };
         let place = format!("{scope}/{policy}/throttle/{:016x}", digest(throttle));
         let opened = Throttle::new(settings, env.share, &place);
-        let throttle = opened
+        let mut throttle = opened
             .map_err(|error| format!("policy {policy}: the host keeps no shared state for the throttle ({error:?})"))?;
-        let gauge = env.stats.id(env.metrics, stats::THROTTLE_REJECTION, &[policy]);
-        let mut throttling = Self { throttle, gauge, told: None, failures: Outcomes::failures() };
+        // It may have been at work before.
+        throttle.tick(env.share, env.now);
+        let rejection = Told::new(env.stats.id(env.metrics, stats::THROTTLE_REJECTION, &[policy]));
+        let throttling = Self { throttle, rejection, failures: Outcomes::failures() };
         throttling.tell(env);
         Ok(throttling)
     }
@@ -67,14 +68,14 @@ impl Throttling {
         self.tell(env);
     }
 
-    fn tell(&mut self, env: &Env<'_>) {
-        let percent = self.throttle.rejection_percent();
-        if let Some(gauge) = self.gauge
-            && self.told != Some(percent)
-        {
-            env.metrics.record(gauge, percent);
-            self.told = Some(percent);
-        }
+    /// Tells what it rejects.
+    fn tell(&self, env: &Env<'_>) {
+        self.rejection.tell(self.throttle.rejection_percent(), env);
+    }
+
+    /// The gauge of what it rejects.
+    pub fn told(&self) -> &Told {
+        &self.rejection
     }
 }
 

@@ -14,6 +14,7 @@ mod contended;
 #[path = "../counting/mod.rs"]
 mod counting;
 mod decisions;
+mod gauges;
 mod host_calls;
 #[cfg(not(target_family = "wasm"))]
 mod load_shedding;
