@@ -6,6 +6,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::config::BasisPoints;
 use crate::control::Nanos;
+use crate::control::circuit_breaker::{Denied, State};
 use crate::matching::{KeyBuf, Request};
 
 use super::compile::Policy;
@@ -203,16 +204,22 @@ impl Engine {
         for at in 0..self.work.applied.len() {
             let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(breaker) = &policy.breaker else { continue };
-            // Without its key, say no cluster because no route matched, there is no upstream to judge.
-            if !breaker.key.extract(request, &mut self.work.key) {
-                continue;
-            }
+            let keyed = breaker.key.extract(request, &mut self.work.key);
             let Ok(mut breakers) = breaker.breakers.try_borrow_mut() else { continue };
-            // Half of the hash is enough to tell a few hundred keys apart.
-            let hash = hash(env.hash_key, &self.work.key) as u64;
-            let slot = breakers.slot(env.share, hash, &self.work.key);
-            let answer = breakers.acquire(env.share, slot, env.now, env.random);
-            super::settle::report(&policy.name, &mut breakers, env);
+            let answer = if keyed {
+                // Half of the hash is enough to tell a few hundred keys apart.
+                let hash = hash(env.hash_key, &self.work.key) as u64;
+                let slot = breakers.slot(env.share, hash, &self.work.key);
+                let answer = breakers.acquire(env.share, slot, env.now, env.random);
+                super::settle::report(&policy.name, &mut breakers, env);
+                answer
+            } else if breakers.unused() == State::Open {
+                // Held open, which needs no key.
+                Err(Denied::ForcedOpen)
+            } else {
+                // Without its key, say no cluster because no route matched, there is no upstream to judge.
+                continue;
+            };
             match answer {
                 Ok(granted) => {
                     permit.held.push(Held { policy: applied.policy, what: What::Breaker(granted) });

@@ -229,3 +229,22 @@ fn the_recovery_ramp_readmits_linearly_from_a_tenth_to_all() {
         assert_eq!(admitted_by_tenths(workers, "", ASKED), [ASKED; 10], "the control: no ramp");
     }
 }
+
+/// A request without the breaker's key was let through before anybody asked what the settings say.
+#[test]
+fn a_breaker_held_open_rejects_also_what_has_no_key() {
+    const FORCED: &str = "circuit_open;policy=p;trip=forced_open";
+    let proxy =
+        |state: &str| Workers::new(2, &breaker(&format!(r#", "key": [{{"header": "x-tenant"}}], "state": "{state}""#)));
+    let mut forced = proxy("forced_open");
+    for worker in [0, 1] {
+        assert_eq!(forced.serve(worker, &[], &ok()), FORCED);
+        assert_eq!(forced.serve(worker, &[("x-tenant", "a")], &ok()), FORCED);
+    }
+    assert_eq!(forced.errors(), 0);
+    // The controls: otherwise what has no key is let through, whatever comes of it.
+    for state in ["auto", "disabled"] {
+        let mut proxy = proxy(state);
+        assert!((0..20).all(|turn| proxy.serve(turn % 2, &[], &bad()) == GOOD), "{state}");
+    }
+}
