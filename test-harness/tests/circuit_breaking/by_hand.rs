@@ -6,7 +6,7 @@ use tidegate_harness::envoy::{Cluster, Listener, Tidegate};
 use tidegate_harness::upstream::Behaviour;
 
 use crate::support::{Rig, volley};
-use crate::{OPEN, transitions};
+use crate::{OPEN, config, transitions};
 
 fn call(path: &str, key: &str, status: u16) -> Call {
     Call::get(path).header("x-key", key).header("x-upstream-status", status.to_string())
@@ -83,6 +83,30 @@ async fn states_set_by_hand_and_shadow_do_what_they_say() {
     volley(rig.main(), 10, |_| Call::get("/upstreams")).await;
     rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
     assert_eq!(client::get(rig.main(), "/shadow").await.unwrap().reason(), None);
+}
+
+/// One policy, in shadow at one listener and enforced at the other, under one filter name: they had one breaker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_opens_nothing_that_is_enforced() {
+    let listener = |name: &str, mode: &str| {
+        let mut config = config(&json!({"minimum_calls": 10, "open_duration": "60s"}));
+        config["policies"][0]["mode"] = mode.into();
+        Listener::new(name).filter(Tidegate::new(&config).unwrap())
+    };
+    let rig = Rig::with(4, [listener("main", "enforce"), listener("trial", "shadow")]).await;
+    let trial = rig.envoy.address("trial");
+    volley(trial, 40, |_| Call::get("/").header("x-upstream-status", "503")).await;
+    rig.wait_for_idle("upstreams").await;
+    assert_eq!(transitions(&rig.envoy, "open").await, 1);
+    assert_eq!(volley(rig.main(), 40, |_| Call::get("/")).await.tally().admitted(), 40);
+    // The controls: the trial counts what it would have rejected, and what is enforced rejects what has failed for it.
+    volley(trial, 40, |_| Call::get("/")).await;
+    let would_be = rig.decisions("upstreams", "shadow_circuit_open").await;
+    assert!(would_be >= 40, "{would_be}");
+    volley(rig.main(), 50, |_| Call::get("/").header("x-upstream-status", "503")).await;
+    rig.wait_for_idle("upstreams").await;
+    assert_eq!(transitions(&rig.envoy, "open").await, 2);
+    assert_eq!(volley(rig.main(), 40, |_| Call::get("/")).await.tally().rejected_by("upstreams", "circuit_open"), 40);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
