@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 use tidegate_harness::client::{Call, flood};
 use tidegate_harness::envoy::{Envoy, HttpFilter};
 
-use crate::support::{all_took_part, client, limits, listener, tidegate};
+use crate::support::{InTurn, all_took_part, client, limits, listener, tidegate};
 use crate::with_1_2_4_and_8_workers;
 
-with_1_2_4_and_8_workers!(fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory);
+with_1_2_4_and_8_workers!(
+    fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory,
+    keys_of_any_length_and_bytes_have_budgets_of_their_own,
+);
 
 /// How many fresh keys come: `TIDEGATE_FRESH_KEYS`, or enough to turn the table over twenty times.
 fn fresh_keys() -> usize {
@@ -30,7 +33,8 @@ async fn fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory(workers: u32)
     let keys = fresh_keys();
     for name in ["main", "native"] {
         let at = envoy.address(name);
-        let victim = async || tidegate_harness::client::send(at, client("victim")).await.unwrap().status;
+        let mut all = InTurn::new(&envoy, name, workers).await;
+        let mut victim = async || all.send(client("victim")).await.status;
         for _ in 0..5 {
             assert_eq!(victim().await, 200, "{name}");
         }
@@ -64,10 +68,9 @@ async fn fresh_keys_neither_reset_an_exhausted_key_nor_grow_memory(workers: u32)
     all_took_part(&envoy, workers, &["main", "native"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_of_any_length_and_bytes_have_budgets_of_their_own() {
-    let envoy = Envoy::builder().concurrency(4).listener(tidegate("main", &config())).start().await.unwrap();
-    let at = envoy.address("main");
+async fn keys_of_any_length_and_bytes_have_budgets_of_their_own(workers: u32) {
+    let envoy = Envoy::builder().concurrency(workers).listener(tidegate("main", &config())).start().await.unwrap();
+    let mut all = InTurn::new(&envoy, "main", workers).await;
     let long = |last: &str| "k".repeat(20_000) + last;
     let odd: Vec<Vec<u8>> = vec![
         b"".to_vec(),
@@ -82,8 +85,9 @@ async fn keys_of_any_length_and_bytes_have_budgets_of_their_own() {
         let mut statuses = Vec::new();
         for _ in 0..7 {
             let call = Call::get("/").header("x-client", key);
-            statuses.push(tidegate_harness::client::send(at, call).await.unwrap().status);
+            statuses.push(all.send(call).await.status);
         }
         assert_eq!(statuses, [200, 200, 200, 200, 200, 429, 429], "{:?}", String::from_utf8_lossy(key));
     }
+    all_took_part(&envoy, workers, &["main"]).await;
 }

@@ -24,6 +24,8 @@ with_1_2_4_and_8_workers!(
     ten_requests_at_once_reach_the_upstream_an_interval_apart,
     held_requests_go_on_in_the_order_in_which_they_came,
     who_leaves_while_held_is_never_sent_upstream,
+    what_is_held_is_decided_by_the_other_controls_when_it_goes_on,
+    two_thousand_held_requests_all_go_on_in_time,
 );
 
 async fn ten_requests_at_once_reach_the_upstream_an_interval_apart(workers: u32) {
@@ -102,11 +104,10 @@ async fn who_leaves_while_held_is_never_sent_upstream(workers: u32) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_held_is_decided_by_the_other_controls_when_it_goes_on() {
+async fn what_is_held_is_decided_by_the_other_controls_when_it_goes_on(workers: u32) {
     let mut config = paced("2s");
     config["policies"][0]["load_shedding"] = json!({"limit": {"algorithm": "fixed", "limit": 1}});
-    let (upstream, envoy) = start(2, [tidegate("main", &config)]).await;
+    let (upstream, envoy) = start(workers, [tidegate("main", &config)]).await;
     upstream.always(Behaviour::respond(200).delay(Duration::from_millis(250)));
     // At 0 the first takes the only place until 250; those of 100 and 200 find none; that of 300 does.
     let outcomes = volley(envoy.address("main"), 4, |_| Call::get("/")).await;
@@ -221,17 +222,17 @@ async fn six_hundred_in_a_queue_that_the_proxy_answers_itself_do_not_exhaust_the
     assert_eq!(slow.await.unwrap().unwrap().status, 200);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_held_requests_all_go_on_in_time() {
+async fn two_thousand_held_requests_all_go_on_in_time(workers: u32) {
     // 1000 a second: a worker resumes several at a time, more than one callback is allowed to.
     let config = limits(json!([{"name": "r", "rate": "1000/s", "burst": 1, "pace": {"max_wait": "10s"}}]));
-    let (_upstream, envoy) = start(2, [tidegate("main", &config)]).await;
+    let (_upstream, envoy) = start(workers, [tidegate("main", &config)]).await;
     let load = Load::new(envoy.address("main"), Schedule::burst(2000)).http2(20).calls(|_, _| Call::get("/"));
     let outcomes = load.run().await;
     let tally = outcomes.tally();
     assert_eq!(tally.admitted(), 2000, "{tally}");
     let last = outcomes.all.iter().map(|outcome| outcome.latency).max().unwrap();
-    println!("2000 at 1000/s: the last answered after {last:?}");
+    println!("2000 at 1000/s, {workers} workers: the last answered after {last:?}");
     assert!(last >= Duration::from_millis(1_999), "{last:?}");
     assert!(last <= SOON, "{last:?}");
+    all_took_part(&envoy, workers, &["main"]).await;
 }

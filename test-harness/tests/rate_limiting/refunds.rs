@@ -38,8 +38,9 @@ async fn who_gives_up_in_a_queue_gets_back_what_it_was_charged(workers: u32) {
     let native = listener("native", HttpFilter::local_bucket(BURST, 1, "3600s")).filter(fault);
     let (upstream, envoy) = start(workers, [tidegate("main", &one_place), tidegate("control", &room), native]).await;
     let at = envoy.address("main");
+    let mut main = InTurn::new(&envoy, "main", workers).await;
     for _ in 1..USED {
-        assert_eq!(client::get(at, "/").await.unwrap().status, 200);
+        assert_eq!(main.send(Call::get("/")).await.status, 200);
     }
     let gate = Gate::new();
     upstream.always(Behaviour::respond(200).hold(&gate));
@@ -60,26 +61,20 @@ async fn who_gives_up_in_a_queue_gets_back_what_it_was_charged(workers: u32) {
     assert_eq!(served.await.unwrap().unwrap().status, 200);
     wait_for_stat(&envoy, "tidegate_inflight", "p", 0).await;
     assert_eq!(upstream.total(), USED);
+    let mut left = vec![main.passing().await];
     // The controls: who is served has used what it was charged, and Envoy's own keeps it whatever comes after.
     for (name, call, status) in
         [("control", Call::get("/"), 200), ("native", Call::get("/").header("x-envoy-fault-abort-request", "503"), 503)]
     {
+        let mut control = InTurn::new(&envoy, name, workers).await;
         for _ in 0..USED {
-            assert_eq!(client::get(envoy.address(name), "/").await.unwrap().status, 200, "{name}");
+            assert_eq!(control.send(Call::get("/")).await.status, 200, "{name}");
         }
         for _ in 0..WAITING {
-            assert_eq!(client::send(envoy.address(name), call.clone()).await.unwrap().status, status, "{name}");
+            assert_eq!(control.send(call.clone()).await.status, status, "{name}");
         }
+        left.push(control.passing().await);
     }
-    let passing = async |name: &str| {
-        let mut workers = InTurn::new(&envoy, name, workers).await;
-        let mut admitted = 0;
-        while workers.send(Call::get("/")).await.status == 200 {
-            admitted += 1;
-        }
-        admitted
-    };
-    let left = [passing("main").await, passing("control").await, passing("native").await];
     println!(
         "refunds, {workers} workers: of ten that were not served {} are left; where served {}, native {}",
         left[0], left[1], left[2]

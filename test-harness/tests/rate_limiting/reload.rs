@@ -40,8 +40,9 @@ async fn an_update_keeps_the_balances_of_limits_that_did_not_change(workers: u32
         config
     };
     let mut envoy = envoy(workers, &config("4/h", 1, "/a")).await;
+    let mut all = InTurn::new(&envoy, "main", workers).await;
     for expected in [200, 200, 200, 200, 429] {
-        assert_eq!(status(&envoy, "a").await, expected);
+        assert_eq!(all.send(client("a")).await.status, expected);
     }
     let update = async |envoy: &mut Envoy, config: &Value| {
         envoy.update_listeners(&[tidegate("main", config)]).await.unwrap();

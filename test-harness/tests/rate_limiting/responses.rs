@@ -18,7 +18,11 @@ fn told(response: &Response, limit: &str) -> (u64, Option<u64>) {
     (number("r=").expect(item), number("t="))
 }
 
-with_1_2_4_and_8_workers!(a_cost_that_the_upstream_tells_is_charged_on_every_worker);
+with_1_2_4_and_8_workers!(
+    a_cost_that_the_upstream_tells_is_charged_on_every_worker,
+    several_limits_are_several_items_and_retry_after_is_never_earlier_than_t,
+    policies_that_apply_together_tell_each_header_once,
+);
 
 async fn a_cost_that_the_upstream_tells_is_charged_on_every_worker(workers: u32) {
     let limit = |charge: serde_json::Value| {
@@ -66,17 +70,17 @@ async fn a_cost_that_the_upstream_tells_is_charged_on_every_worker(workers: u32)
     all_took_part(&envoy, workers, &["main", "control"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_limits_are_several_items_and_retry_after_is_never_earlier_than_t() {
+async fn several_limits_are_several_items_and_retry_after_is_never_earlier_than_t(workers: u32) {
     let all = json!([
         {"name": "burst", "rate": "3/m"},
         {"name": "daily", "rate": "1000/d", "key": [{"header": "x-client"}]},
     ]);
     let mut config = limits(all);
     config["policies"][0]["headers"] = json!({"ratelimit": "both"});
-    let (_upstream, envoy) = start(2, [tidegate("main", &config)]).await;
+    let (_upstream, envoy) = start(workers, [tidegate("main", &config)]).await;
+    let mut all = InTurn::new(&envoy, "main", workers).await;
     for left in [2, 1, 0] {
-        let response = client::send(envoy.address("main"), client("a")).await.unwrap();
+        let response = all.send(client("a")).await;
         assert_eq!(response.status, 200);
         assert_eq!(response.header("ratelimit-policy"), Some(r#""burst";q=3;w=60, "daily";q=1000;w=86400"#));
         let ((burst, wait), (daily, _)) = (told(&response, "burst"), told(&response, "daily"));
@@ -88,28 +92,28 @@ async fn several_limits_are_several_items_and_retry_after_is_never_earlier_than_
         assert_eq!(response.header("x-ratelimit-reset"), wait.map(|wait| wait.to_string()).as_deref());
         assert_eq!(response.header("retry-after"), None);
     }
-    let rejected = client::send(envoy.address("main"), client("a")).await.unwrap();
+    let rejected = all.send(client("a")).await;
     let retry: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
     let (left, wait) = told(&rejected, "burst");
     assert_eq!((rejected.status, left), (429, 0));
     assert!(wait.is_some_and(|wait| retry >= wait), "{rejected:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn policies_that_apply_together_tell_each_header_once() {
+async fn policies_that_apply_together_tell_each_header_once(workers: u32) {
     const NAMES: [&str; 5] =
         ["ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
     let policy = |name: &str, ratelimit: &str, rate: &str| json!({"name": name, "headers": {"ratelimit": ratelimit}, "rate_limits": [{"name": format!("of_{name}"), "rate": rate}]});
     let several =
         json!({"policies": [policy("a", "both", "9/h"), policy("b", "legacy", "2/h"), policy("c", "ietf", "8/h")]});
     let one = json!({"policies": [policy("c", "ietf", "8/h")]});
-    let (_upstream, envoy) = start(2, [tidegate("main", &several), tidegate("control", &one)]).await;
+    let (_upstream, envoy) = start(workers, [tidegate("main", &several), tidegate("control", &one)]).await;
+    let mut all = InTurn::new(&envoy, "main", workers).await;
     let lines = |response: &Response| NAMES.map(|name| response.headers.get_all(name).iter().count());
     let trio = |response: &Response| {
         ["x-ratelimit-limit", "x-ratelimit-remaining"].map(|name| response.header(name).map(str::to_owned))
     };
     for (status, left) in [(200, 1), (200, 0), (429, 0)] {
-        let response = client::send(envoy.address("main"), client("a")).await.unwrap();
+        let response = all.send(client("a")).await;
         assert_eq!((response.status, lines(&response)), (status, [1; 5]), "{response:?}");
         assert_eq!(response.header("ratelimit-policy"), Some(r#""of_a";q=9;w=3600, "of_c";q=8;w=3600"#));
         assert_eq!(trio(&response), [Some("2".to_owned()), Some(left.to_string())]);

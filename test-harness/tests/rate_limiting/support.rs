@@ -20,7 +20,8 @@ pub fn listener(name: &str, filter: impl Into<HttpFilter>) -> Listener {
     Listener::new(name).filter(filter).balanced()
 }
 
-/// Asks each worker in turn, over a connection to each.
+/// Asks each worker in turn, over a connection to each. To be opened before any other connection to the listener: the proxy
+/// may still count one that has just been closed.
 pub struct InTurn {
     connections: Vec<Connection>,
     next: usize,
@@ -39,6 +40,15 @@ impl InTurn {
         let turn = self.next % self.connections.len();
         self.next += 1;
         self.connections[turn].send(call).await.unwrap()
+    }
+
+    /// How many pass until one is rejected.
+    pub async fn passing(&mut self) -> usize {
+        let mut passed = 0;
+        while self.send(Call::get("/")).await.status == 200 {
+            passed += 1;
+        }
+        passed
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A test cannot tell when a proxy decides, only that it is between sending the request and having the answer. So each step
 //! is judged by the source's own formula at both of these moments. Where they disagree, as on a machine that stood still for
-//! a while, either answer is right; how many were certain is printed.
+//! a while, either answer is right. How many steps came out as published, with no other answer possible, is printed.
 
 use std::time::Duration;
 
@@ -101,7 +101,6 @@ impl Bucket {
         } else {
             None
         };
-        asker.certain += usize::from(certain.is_some());
         assert!(certain.is_none_or(|admitted| admitted == answer.admitted()), "{says}");
         let was_full = latest <= answer.from;
         if answer.admitted() {
@@ -131,7 +130,8 @@ impl Bucket {
                 sleep_until(begin + at).await;
             }
             let (answer, certain) = self.take(&mut asker, *cost).await;
-            assert!(certain.is_none_or(|admitted| admitted == *published), "{cost} of {} at {at}", self.path);
+            // One that came too late to be published is right by the formula alone.
+            asker.certain += usize::from(certain == Some(*published));
             if answer.admitted() {
                 begin.get_or_insert(answer.to);
             }
@@ -171,8 +171,8 @@ async fn token_buckets(envoy: &Envoy, workers: u32) -> (usize, usize) {
     (all.iter().map(|asker| asker.certain).sum(), all.iter().map(|asker| asker.asked).sum())
 }
 
-/// Cloudflare's example: of 50, 42 in the window before and 18 in this one, a quarter of which has passed, are 49.5. Beside it
-/// the same counts in windows that forget. A window is a second here and not a minute.
+/// Cloudflare's example: of 50, 42 in the window before and 18 in this one, a quarter of which has passed, are 49.5: one more
+/// passes. Beside it the same requests in windows that forget. A window is a second here and not a minute.
 async fn windows(envoy: &Envoy, workers: u32) -> (usize, usize) {
     let mut asker = Asker::new(envoy, workers).await;
     let sliding =
@@ -181,7 +181,8 @@ async fn windows(envoy: &Envoy, workers: u32) -> (usize, usize) {
     let mut judge = async |path: &str, count: &dyn Fn(u32, u32, f64) -> f64| {
         let begin = now().floor() + 1.0;
         let mut counts = [0_u32; 2];
-        for (window, at, cost) in [(0, 0.1, 42), (1, 0.05, 18), (1, 0.15, 1), (1, 0.25, 1), (1, 0.26, 30)] {
+        for (window, at, cost) in [(0, 0.1, 42), (1, 0.05, 10), (1, 0.15, 4), (1, 0.22, 4), (1, 0.25, 1), (1, 0.26, 30)]
+        {
             let start = begin + f64::from(window);
             sleep_until(start + at).await;
             let answer = asker.ask(path, cost).await;
