@@ -75,11 +75,23 @@ impl Overload {
     }
 
     /// The same from the first answer to the last that was sent and rejected, when less than its cost was left: a thousandth
-    /// and less of what is allowed, but for the slowest rate.
+    /// and less of what is allowed, but for the slowest rate. Without what overflowed where nobody asked for long.
     fn least(&self) -> f64 {
         let first = self.all.iter().map(|one| one.answered).min().unwrap_or_default();
         let last = self.with(429).map(|one| one.sent).max().unwrap_or_default();
-        self.bucket.after(last.saturating_sub(first)) - f64::from(self.bucket.cost)
+        self.bucket.after(last.saturating_sub(first)) - self.overflowed(first, last) - f64::from(self.bucket.cost)
+    }
+
+    /// What a bucket that is full at first can have lost at most: the most that one without a brim would have held above it,
+    /// which is just before some request took from it.
+    fn overflowed(&self, first: Duration, last: Duration) -> f64 {
+        let mut admitted: Vec<Duration> = self.with(200).map(|one| one.answered.min(last)).collect();
+        admitted.sort_unstable();
+        let above = admitted.iter().enumerate().skip(1).map(|(before, at)| {
+            let gained = self.bucket.per_second * at.saturating_sub(first).as_secs_f64();
+            gained - before as f64 * f64::from(self.bucket.cost)
+        });
+        above.fold(0.0, f64::max)
     }
 
     /// How many times the rate was asked for.
@@ -133,7 +145,8 @@ async fn judge(workers: u32, envoy: &Envoy, [main, control, native]: [Overload; 
     all_took_part(envoy, workers, &["main", "control", "native"]).await;
     assert!(main.taken() <= main.most(), "{main}");
     assert!(main.taken() >= main.least(), "{main}");
-    assert!(control.taken() > 1.125 * main.taken(), "{control} and {main}");
+    // In its own time and from what it was asked for, which a slow machine makes less.
+    assert!(control.taken() > control.most(), "more than one bucket gives: {control}");
 }
 
 async fn all_at_once(workers: u32, bucket: Bucket) {
