@@ -113,7 +113,9 @@ async fn the_memory_that_is_said_at_start_is_what_the_tables_take() {
     let taken = large.resident_bytes().unwrap().saturating_sub(small.resident_bytes().unwrap());
     let overhead = (taken as f64 - bound as f64) / (bound / PAGE) as f64;
     println!("memory: {taken} bytes for a bound of {bound}: {overhead:.0} bytes more for each page");
-    assert!((bound..bound + bound / 2).contains(&taken), "{taken} for {bound}");
+    // What else the two processes take differs by a little.
+    let least = bound - 4 * MEGABYTE;
+    assert!((least..bound + bound / 2).contains(&taken), "{taken} for {bound}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
