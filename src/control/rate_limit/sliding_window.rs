@@ -3,9 +3,10 @@
 //! since the current window began, and counts `prev` and `curr`, a cost conforms if
 //! `floor(prev * (W - e) / W) + curr + cost <= count`.
 //!
-//! Exact where the previous window's requests were spread evenly. In the worst case, all of them at its very end,
-//! twice the count passes within one period; each aligned window is exact. Windows are aligned to multiples of
-//! the period on the monotonic clock.
+//! Exact where the previous window's requests were spread evenly; each aligned window is exact. A period that ends `e` into
+//! a window, and of which `late` requests lie in the window before, holds at most `count + late * e / W`, and less than one
+//! request more for what is rounded down. That is twice the count where all of `late` came at the very end. Windows are
+//! aligned to multiples of the period on the monotonic clock.
 //!
 //! As with the fixed window, what is charged beyond the count counts in the next window. The state is both counts and
 //! the time at which nothing is left of them; the window they were counted in follows from these.
