@@ -96,6 +96,35 @@ async fn listeners_that_share_a_name_count_each_update_once(workers: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nine_listeners_of_one_name_with_nine_settings_each_keep_their_own_budget() {
+    // There was room for eight settings: the ninth took a place that was in use, and there nothing was limited any more.
+    let named = |number: u32, mode: &str| {
+        let mut config = limits(json!([{"name": "all", "rate": "2/h", "max_keys": number}]));
+        config["mode"] = mode.into();
+        support::listener(&format!("{mode}-{number}"), Tidegate::new(&config).unwrap().name("same"))
+    };
+    let listeners = (1..=9).map(|number| named(number, "enforce")).chain([named(10, "off")]);
+    let envoy =
+        listeners.fold(Envoy::builder().concurrency(4), |envoy, one| envoy.listener(one)).start().await.unwrap();
+    let admitted = async |listener: &str| {
+        let mut admitted = 0;
+        for _ in 0..8 {
+            admitted += u32::from(client::send(envoy.address(listener), client("a")).await.unwrap().status == 200);
+        }
+        admitted
+    };
+    for budget in [2, 0] {
+        for number in 1..=9 {
+            assert_eq!(admitted(&format!("enforce-{number}")).await, budget, "listener {number}");
+        }
+        // The control: without its limit everything passes.
+        assert_eq!(admitted("off-10").await, 8);
+    }
+    let errors = envoy.stats().await.unwrap().count("tidegate_errors_total", &[("kind", "rate_limit")]);
+    assert!(errors == 0.0, "{errors} errors");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_that_is_said_at_start_is_what_the_tables_take() {
     let start = async |keys: u32| {
         let limit = |name: &str, scope: &str, keys: u32| json!({"name": name, "rate": "100/s", "key": [{"header": "x-client"}], "scope": scope, "max_keys": keys});
