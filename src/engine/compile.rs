@@ -24,7 +24,7 @@ use super::shedding::Concurrency;
 use super::stats::{self, MetricId};
 use super::throttling::Throttling;
 use super::waits::Waits;
-use super::{Engine, Env, Workspace};
+use super::{Engine, Env, MOST_OWN_BYTES, Workspace};
 
 /// A policy made ready.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ impl Engine {
             config.policies.iter().filter(|policy| config.mode.max(policy.mode) != Mode::Off).collect();
         let matches: Vec<_> = active.iter().map(|policy| policy.matches.clone()).collect();
         let index = Index::new(&matches)?;
+        check_own_memory(&active)?;
         let policies = active
             .into_iter()
             .map(|policy| compile(policy, config.mode.max(policy.mode), previous, scope, env))
@@ -93,6 +94,34 @@ impl Engine {
     pub(super) fn policy(&self, name: &str) -> Option<&Policy> {
         self.policies.iter().find(|policy| policy.name == name)
     }
+}
+
+/// Whether all that limits keep in each worker has room there. Asked before any of it is opened, since a VM that runs out
+/// of memory is gone, and with it all that it serves.
+///
+/// # Errors
+/// A sentence that names the limit that is too much, the sum up to it, and the bound.
+fn check_own_memory(active: &[&config::Policy]) -> Result<(), String> {
+    let mut sum = 0u64;
+    for (policy, limit) in active.iter().flat_map(|policy| policy.rate_limits.iter().map(move |limit| (policy, limit)))
+    {
+        if limit.scope != Scope::Worker {
+            continue;
+        }
+        let place = format!("policy {}: rate limit {}", policy.name, limit.name);
+        let bytes = RateLimiter::bytes(&rate_settings(limit, &Quotas::new(limit)))
+            .map_err(|error| format!("{place}: its table cannot be laid out ({error:?})"))?;
+        // A sum past u64::MAX is more than the bound, too.
+        sum = sum.saturating_add(bytes);
+        if sum > MOST_OWN_BYTES {
+            return Err(format!(
+                "{place}: with its {bytes} bytes for `max_keys` {} the limits of `scope` \"worker\" keep {sum} bytes in each \
+                 worker, and the most is {MOST_OWN_BYTES}",
+                limit.max_keys
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn compile(

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::config;
 use crate::control::Nanos;
 use crate::engine::stats::{self, Registry};
-use crate::engine::{Decision, Engine, SplitMix64, Stream, Updates, client_left};
+use crate::engine::{Decision, Engine, MOST_OWN_BYTES, SplitMix64, Stream, Updates, client_left};
 use crate::share::{Memory, SharedState};
 
 use super::abi::{self, Action, HostError};
@@ -64,7 +64,8 @@ struct Timer {
 
 impl Plugin {
     fn new() -> Self {
-        let own = Memory::new();
+        // For two configurations: one that serves, and one before that drains.
+        let own = Memory::lazy_within(2 * MOST_OWN_BYTES);
         let shares = HostShare::works();
         let share: Rc<dyn SharedState> = if shares {
             Rc::new(HostShare::default())

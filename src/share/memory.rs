@@ -18,13 +18,29 @@ struct Inner {
     page_names: HashMap<String, u32>,
     rows: Vec<Row>,
     lazy: bool,
+    /// How many more bytes of pages may be opened, if there is an end.
+    room: Option<u64>,
 }
+
+impl Inner {
+    /// Makes sure that so many more pages of this length may be opened.
+    fn take_room(&mut self, pages: u32, length: usize) -> Result<(), ShareError> {
+        let Some(room) = &mut self.room else { return Ok(()) };
+        // A product past u64::MAX is more than any room there is.
+        let page = u64::try_from(length.saturating_add(size_of::<Page>())).unwrap_or(u64::MAX);
+        let wanted = u64::from(pages).saturating_mul(page);
+        *room = room.checked_sub(wanted).ok_or(ShareError::Unavailable)?;
+        Ok(())
+    }
+}
+
+/// Bytes and version; of a page without bytes nothing has been stored yet.
+type Page = (Vec<u8>, u32);
 
 #[derive(Debug)]
 struct Row {
     initial: Vec<u8>,
-    /// Bytes and version; of a page without bytes nothing has been stored yet.
-    pages: Vec<(Vec<u8>, u32)>,
+    pages: Vec<Page>,
 }
 
 impl Row {
@@ -46,6 +62,14 @@ impl Memory {
     pub fn lazy() -> Self {
         let memory = Self::default();
         memory.lock().lazy = true;
+        memory
+    }
+
+    /// The same, with room for so many bytes: pages beyond that are refused where they are opened, so that those which are
+    /// open can all be stored. What is open stays so for good.
+    pub fn lazy_within(bytes: u64) -> Self {
+        let memory = Self::lazy();
+        memory.lock().room = Some(bytes);
         memory
     }
 
@@ -88,7 +112,11 @@ impl SharedState for Memory {
     fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
         let mut inner = self.lock();
         let lazy = inner.lazy;
-        if let Some(&id) = inner.page_names.get(name) {
+        let known = inner.page_names.get(name).copied();
+        let open = known.and_then(|id| inner.rows.get(index(id))).map_or(0, |row| row.pages.len());
+        let more = count.saturating_sub(u32::try_from(open).unwrap_or(u32::MAX));
+        inner.take_room(more, initial.len())?;
+        if let Some(id) = known {
             if let Some(row) = inner.rows.get_mut(index(id)) {
                 row.extend_to(count, lazy);
             }

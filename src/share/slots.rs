@@ -77,14 +77,24 @@ impl SlotTable {
         reserved: u32,
         words: usize,
     ) -> Result<Self, ShareError> {
+        let table = Self::planned(keys, reserved, words);
+        let pages = share.pages(name, table.count, &vec![0; table.page_bytes()])?;
+        Ok(Self { pages, ..table })
+    }
+
+    /// How many bytes all pages of such a table have.
+    pub fn bytes(keys: u32, reserved: u32, words: usize) -> u64 {
+        Self::planned(keys, reserved, words).shared_bytes()
+    }
+
+    /// Such a table, its pages not opened.
+    fn planned(keys: u32, reserved: u32, words: usize) -> Self {
         let keys = keys.max(1);
         let (homes, slots) = if keys <= SLOTS { (1, keys) } else { (keys.div_ceil(SLOTS / 2), SLOTS) };
         let words = words.clamp(1, MAX_WORDS);
         // A sum past u32::MAX would need 2^38 slots; the host refuses long before.
         let count = homes.saturating_add(reserved.div_ceil(slots));
-        let table = Self { pages: Pages(0), homes, count, slots, words };
-        let pages = share.pages(name, count, &vec![0; table.page_bytes()])?;
-        Ok(Self { pages, ..table })
+        Self { pages: Pages(0), homes, count, slots, words }
     }
 
     /// An empty copy of a page, to load into.

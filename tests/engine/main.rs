@@ -19,6 +19,7 @@ mod host_calls;
 #[cfg(not(target_family = "wasm"))]
 mod load_shedding;
 mod overrides;
+mod own_memory;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 mod queues;

@@ -57,6 +57,15 @@ struct Shape {
 }
 
 impl RateLimiter {
+    /// How many bytes the pages of a limit with these settings hold: see [`shared_bytes`](Self::shared_bytes).
+    ///
+    /// # Errors
+    /// [`ShareError::Unavailable`] if there are more quotas than a table has slots for.
+    pub fn bytes(settings: &Settings) -> Result<u64, ShareError> {
+        let (_, Shape { keys, quotas, words }) = rules(settings)?;
+        Ok(SlotTable::bytes(keys, quotas, words))
+    }
+
     /// Opens the limit's pages under `name`; workers with the same name and settings share their budgets, and so does a
     /// later configuration. A name must not be used for other settings. At configure time only.
     ///

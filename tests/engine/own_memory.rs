@@ -1,0 +1,77 @@
+//! What limits keep in each worker has a bound: a VM has only so much memory, and where it ends the VM ends.
+
+use tidegate::config;
+use tidegate::engine::stats::{Kind, MetricId, Metrics, Registry};
+use tidegate::engine::{Engine, Env, MOST_OWN_BYTES, SplitMix64};
+use tidegate::share::Memory;
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+struct Nothing;
+
+impl Metrics for Nothing {
+    fn define(&self, _: Kind, _: &str) -> Option<MetricId> {
+        None
+    }
+
+    fn add(&self, _: MetricId, _: i64) {}
+
+    fn record(&self, _: MetricId, _: u64) {}
+}
+
+/// Configures a worker that has this memory of its own.
+fn configure(own: &Memory, limits: &str) -> Result<(u64, u64), String> {
+    let text = format!(r#"{{"policies": [{{"name": "p", "rate_limits": [{limits}]}}]}}"#);
+    let config = config::read(text.as_bytes()).expect("a valid configuration");
+    let (share, stats, mut random) = (Memory::lazy(), Registry::default(), SplitMix64::new(1));
+    let mut env = Env {
+        now: 1,
+        share: &share,
+        own,
+        random: &mut random,
+        metrics: &Nothing,
+        stats: &stats,
+        may_wait: true,
+        hash_key: (1, 2),
+    };
+    Engine::new(&config, &[], "test", &mut env).map(|engine| engine.rate_limit_bytes())
+}
+
+/// The largest limit there is.
+fn largest(name: &str, rate: &str, scope: &str) -> String {
+    format!(
+        r#"{{"name": "{name}", "rate": "{rate}", "algorithm": "sliding_window", "key": [{{"header": "x"}}],
+            "max_keys": 4194304, "scope": "{scope}"}}"#
+    )
+}
+
+#[test]
+fn what_limits_keep_in_a_worker_has_a_bound_over_all_of_them() {
+    // Four of these ended the VM while it was configured: 1.09 GB where a VM has 1 GiB.
+    let four = |scope: &str| ["a", "b", "c", "d"].map(|name| largest(name, "9/s", scope)).join(",");
+    let refused = configure(&Memory::lazy(), &four("worker")).expect_err("more than there is");
+    for part in ["policy p", "rate limit b", "`max_keys` 4194304", "335544320"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    // Any one fits, and what all workers share together is not theirs to keep.
+    let (shared, own) = configure(&Memory::lazy(), &largest("a", "9/s", "worker")).expect("it fits");
+    assert!(shared == 0 && own > 272_000_000 && own <= MOST_OWN_BYTES, "{own}");
+    assert_eq!(configure(&Memory::lazy(), &four("proxy")), Ok((4 * own, 0)));
+}
+
+#[test]
+fn settings_that_are_changed_while_those_before_drain_cannot_fill_the_memory_of_a_worker() {
+    let own = Memory::lazy_within(2 * MOST_OWN_BYTES);
+    for rate in ["1/s", "2/s"] {
+        configure(&own, &largest("a", rate, "worker")).expect("the one before and the next");
+    }
+    // The third would be 818 MB once all keys are there.
+    let refused = configure(&own, &largest("a", "3/s", "worker")).expect_err("no room");
+    assert!(refused.contains("policy p") && refused.contains("rate limit"), "{refused}");
+    configure(&own, &largest("a", "2/s", "worker")).expect("these are there already");
+    // The control: without an end there is room for it.
+    let endless = Memory::lazy();
+    for rate in ["1/s", "2/s", "3/s"] {
+        configure(&endless, &largest("a", rate, "worker")).expect("no end");
+    }
+}
