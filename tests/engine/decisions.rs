@@ -56,25 +56,6 @@ fn of_several_refusing_limits_the_one_with_the_longest_wait_speaks() {
 }
 
 #[test]
-fn a_request_the_concurrency_limit_rejects_has_its_charges_and_probe_given_back() {
-    let mut proxy = Workers::new(
-        2,
-        r#"{"policies": [{"name": "p",
-            "rate_limits": [{"name": "r", "rate": "3/h"}],
-            "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1}}}]}"#,
-    );
-    let first = proxy.ask(0, &[]).expect("room for one");
-    for worker in [0, 1, 0, 1] {
-        assert_eq!(proxy.serve(worker, &[], &ok()), "overloaded;policy=p");
-    }
-    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 1);
-    proxy.answer(first, &ok());
-    assert_eq!(proxy.stat("tidegate_inflight.policy.p"), 0);
-    let served = (0..5).filter(|worker| proxy.serve(worker % 2, &[], &ok()) == GOOD).count();
-    assert_eq!(served, 2, "one of three was used");
-}
-
-#[test]
 fn a_rate_limit_rejects_before_a_concurrency_limit_and_takes_up_no_place() {
     let mut proxy = Workers::new(
         2,

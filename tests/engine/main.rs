@@ -15,6 +15,7 @@ mod contended;
 mod counting;
 mod decisions;
 mod gauges;
+mod given_back;
 mod host_calls;
 #[cfg(not(target_family = "wasm"))]
 mod load_shedding;
