@@ -33,8 +33,8 @@ impl Engine {
         permit: &mut Permit,
         env: &mut Env<'_>,
     ) {
-        let took = env.now.saturating_sub(permit.started);
         let found = Found::among(headers);
+        let took = found.service_time().unwrap_or(Nanos::MAX).min(env.now.saturating_sub(permit.started));
         let status = found.status.and_then(parse_number);
         let answer = &mut permit.answer;
         answer.took = Some(took);
@@ -195,6 +195,9 @@ impl Permit {
 struct Found<'h> {
     status: Option<&'h [u8]>,
     grpc_status: Option<&'h [u8]>,
+    /// For how many milliseconds the upstream had the whole request. Envoy's router notes it on what comes from an upstream,
+    /// unless it is told not to or the request has not ended, and on nothing else.
+    service_time: Option<&'h [u8]>,
     /// The headers say that the upstream wrote them, now. Where they do not, the host has to be asked.
     from_upstream: bool,
 }
@@ -207,15 +210,26 @@ impl<'h> Found<'h> {
             match name {
                 b":status" => found.status = Some(value),
                 b"grpc-status" => found.grpc_status = found.grpc_status.or(Some(value)),
-                // Envoy's router notes it on what comes from an upstream, unless it is told not to, and on nothing else.
-                b"x-envoy-upstream-service-time" => found.from_upstream = true,
+                b"x-envoy-upstream-service-time" => found.service_time = Some(value),
                 // A cache keeps that note too.
                 b"age" => from_cache = true,
                 _ => {}
             }
         }
-        found.from_upstream &= !from_cache;
+        if from_cache {
+            found.service_time = None;
+        }
+        found.from_upstream = found.service_time.is_some();
         found
+    }
+
+    /// How long the upstream took, at most: how long the client took to send its request is not in it. Noted in whole
+    /// milliseconds, rounded down, so one more than that.
+    fn service_time(&self) -> Option<Nanos> {
+        const MILLISECOND: Nanos = 1_000_000;
+        let rounded_down: u64 = self.service_time.and_then(parse_number)?;
+        // Saturating: more than nanoseconds can tell would otherwise be a short time.
+        Some(rounded_down.saturating_add(1).saturating_mul(MILLISECOND))
     }
 }
 

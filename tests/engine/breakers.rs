@@ -248,3 +248,47 @@ fn a_breaker_held_open_rejects_also_what_has_no_key() {
         assert!((0..20).all(|turn| proxy.serve(turn % 2, &[], &bad()) == GOOD), "{state}");
     }
 }
+
+/// Calls are slow above two seconds.
+const SLOW: &str = r#", "slow_call_duration": "2s""#;
+const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
+
+/// The time that clients took to send their requests was charged to the upstream.
+#[test]
+fn slow_uploads_to_a_quick_upstream_do_not_make_it_slow() {
+    let slow = |seconds: u64, answer: &dyn Fn() -> Answer| {
+        let mut proxy = Workers::new(2, &breaker(SLOW));
+        (0..4).for_each(|turn| probe(&mut proxy, turn % 2, seconds, &answer()));
+        trips(&proxy, "slow_call_rate")
+    };
+    // Rounded down: 1999 is up to, and 2000 from two seconds on.
+    for (noted, trips) in [("0", 0), ("10", 0), ("1999", 0), ("2000", 1), ("3000", 1)] {
+        assert_eq!(slow(3, &|| ok().header(SERVICE_TIME, noted)), trips, "{noted} ms");
+    }
+    // The controls: nothing noted, what is no number, what no time can be, and what was noted before it was stored.
+    assert_eq!(slow(3, &ok), 1);
+    for absurd in ["", "soon", "-1", "18446744073709551615", "18446744073709551616"] {
+        assert_eq!(slow(3, &|| ok().header(SERVICE_TIME, absurd)), 1, "{absurd:?}");
+    }
+    assert_eq!(slow(3, &|| ok().header(SERVICE_TIME, "10").header("age", "0")), 1);
+    // Nobody took longer than the whole request.
+    assert_eq!(slow(1, &|| ok().header(SERVICE_TIME, "5000")), 0);
+}
+
+#[test]
+fn probes_with_slow_uploads_to_a_quick_upstream_close() {
+    let quick = || ok().header(SERVICE_TIME, "10");
+    for (answer, shown) in [(&quick as &dyn Fn() -> Answer, 0), (&ok, 1)] {
+        let mut proxy = tripped(2, SLOW);
+        (0..2).for_each(|turn| probe(&mut proxy, turn, 3, &answer()));
+        assert_eq!((proxy.stat(STATE), trips(&proxy, "probe_failed")), (shown, shown));
+        // The same where the body goes on.
+        let mut proxy = tripped(2, SLOW);
+        let mut streams: Vec<_> = (0..2).map(|worker| proxy.ask(worker, &[]).expect("a probe")).collect();
+        proxy.advance(3 * SECOND);
+        streams.iter_mut().for_each(|stream| proxy.start_answer(stream, &answer()));
+        proxy.advance(3 * SECOND);
+        proxy.tick();
+        assert_eq!((proxy.stat(STATE), trips(&proxy, "probe_failed")), (shown, shown));
+    }
+}
