@@ -8,7 +8,7 @@ pub const MAX_KEYS: u32 = 65_536;
 /// The longest count window: two bits a call, in a page that every call rewrites.
 pub const MAX_COUNT_WINDOW: u32 = 10_000;
 
-/// The most probes of a round: eight bytes each, in the breaker's page.
+/// The most probes of a round: nine bytes each, in the breaker's page.
 pub const MAX_PROBES: u32 = 256;
 
 /// Over which calls the rates are taken.
