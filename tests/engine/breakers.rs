@@ -292,3 +292,18 @@ fn probes_with_slow_uploads_to_a_quick_upstream_close() {
         assert_eq!((proxy.stat(STATE), trips(&proxy, "probe_failed")), (shown, shown));
     }
 }
+
+/// A worker that found its breakers begun anew forgot them without a word, and their gauges stayed as they were.
+#[test]
+fn breakers_that_another_worker_has_begun_anew_are_shown_closed() {
+    let configuration = breaker("");
+    let shown = |silence: u64| {
+        let mut proxy = tripped(2, "");
+        // As when the machine sleeps. The worker that comes then is the first to say that it is there.
+        proxy.advance(silence);
+        proxy.kill(1, &configuration);
+        proxy.tick();
+        proxy.stat(STATE)
+    };
+    assert_eq!((shown(0), shown(86_400 * SECOND)), (1, 0));
+}

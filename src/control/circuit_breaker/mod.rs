@@ -117,25 +117,33 @@ impl CircuitBreakers {
     fn follow(&mut self, share: &dyn SharedState) -> bool {
         let moved = self.places.follow(share);
         if moved {
-            self.breakers.clear();
+            self.begin_anew(share);
         }
         moved
     }
 
-    /// Says that the breakers are in use. Where they have got other pages they begin anew there, with the keys that this
-    /// worker knows, so that their gauges tell.
+    /// Says that the breakers are in use. Where they have got other pages they begin anew there.
     fn keep(&mut self, share: &dyn SharedState, now: Nanos) {
         if self.places.keep(&self.settings, share, now) {
-            for old in std::mem::take(&mut self.breakers).into_iter().flatten() {
-                let slot = match old.key_hash {
-                    Some(key_hash) => self.slot(share, key_hash, &old.label),
-                    None => SlotId(self.settings.max_keys),
-                };
-                self.meet(share, slot, old.key_hash, &old.label);
-                self.met.push_back(slot);
-            }
+            self.begin_anew(share);
         }
         self.errors = self.errors.saturating_add(self.places.take_missed());
+    }
+
+    /// The keys that this worker knows have breakers in the pages that there are now, so that their gauges tell.
+    fn begin_anew(&mut self, share: &dyn SharedState) {
+        for old in std::mem::take(&mut self.breakers).into_iter().flatten() {
+            let slot = match old.key_hash {
+                // Which may find that they begin anew once more: not without end, since each time takes a silence.
+                Some(key_hash) => self.slot(share, key_hash, &old.label),
+                None => {
+                    let overflow = SlotId(self.settings.max_keys);
+                    self.meet(share, overflow, None, &old.label);
+                    overflow
+                }
+            };
+            self.met.push_back(slot);
+        }
     }
 
     /// Whether each worker has breakers of its own, if that has changed since this was last asked.
