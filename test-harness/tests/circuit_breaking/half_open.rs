@@ -27,7 +27,7 @@ fn call(name: &str, probe: Probe) -> Call {
     match probe {
         Good => call.header("x-upstream-status", "200"),
         Bad => call.header("x-upstream-status", "500"),
-        Slow => call.header("x-upstream-delay-ms", "900"),
+        Slow => call.header("x-upstream-delay-ms", "1600"),
         Left => call.header("x-upstream-fault", "never").cancel(Cancel::After(Duration::from_millis(40))),
     }
 }
@@ -67,7 +67,7 @@ async fn run(rig: &Rig, name: &str, probes: &[Probe], ends: u32) {
 async fn documented_rounds_of_four_probes_end_as_they_must(workers: u32) {
     let breaker = json!({
         "key": [{"header": "x-case"}], "minimum_calls": 10, "open_duration": "0.5s",
-        "half_open": {"probes": 4, "timeout": "60s"}, "slow_call_duration": "500ms", "slow_call_rate_threshold": 50
+        "half_open": {"probes": 4, "timeout": "60s"}, "slow_call_duration": "1.5s", "slow_call_rate_threshold": 50
     });
     let rig = crate::guarded(workers, &breaker).await;
     let cases: [(&str, &[Probe], u32); 9] = [

@@ -132,11 +132,11 @@ async fn results_from_before_the_last_change_of_state_change_nothing(workers: u3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_is_what_takes_long_to_its_headers() {
     let breaker = json!({
-        "minimum_calls": 10, "open_duration": "60s", "slow_call_duration": "200ms", "slow_call_rate_threshold": 50
+        "minimum_calls": 10, "open_duration": "60s", "slow_call_duration": "2s", "slow_call_rate_threshold": 50
     });
     let rig = crate::guarded(2, &breaker).await;
-    let pause = std::time::Duration::from_millis(300);
-    rig.upstream.always(Behaviour::respond(200).slow_body(2, 10, pause));
+    let pause = std::time::Duration::from_secs(3);
+    rig.upstream.always(Behaviour::respond(200).slow_body(1, 10, pause));
     assert_eq!(volley(rig.main(), 20, |_| Call::get("/")).await.tally().admitted(), 20);
     rig.wait_for_idle("upstreams").await;
     assert_eq!(transitions(&rig.envoy, "open").await, 0, "a slow body is not a slow call");

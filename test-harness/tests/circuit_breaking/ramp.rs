@@ -57,10 +57,11 @@ async fn a_ramp_readmits_linearly_from_a_tenth_to_all(workers: u32) {
         let admitted = asked.iter().filter(|request| request.admitted()).count() as f64;
         let expected: f64 = asked.iter().map(|request| share(request.at)).sum();
         let variance: f64 = asked.iter().map(|request| share(request.at) * (1.0 - share(request.at))).sum();
+        // The bound is of these requests, however many the machine sent in this tenth.
         // Five standard deviations: once in a million tenths. One more for a request that began just before the end.
         let bound = 5.0 * variance.sqrt() + 1.0;
         told.push(format!("{:.0}", 100.0 * admitted / asked.len() as f64));
-        assert!(asked.len() > 100, "{} requests in tenth {tenth}", asked.len());
+        assert!(asked.len() > 20, "{} requests in tenth {tenth}", asked.len());
         assert!(
             (admitted - expected).abs() <= bound,
             "tenth {tenth}: {admitted} of {}, not {expected} +- {bound}",

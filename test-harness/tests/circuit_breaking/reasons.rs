@@ -14,13 +14,18 @@ fn told(reason: &str) -> String {
     format!("circuit_open;policy=upstreams;trip={reason}")
 }
 
-/// Waits until the log has said so, and a rejection says why.
+/// Waits until it opened for this reason, and a rejection says why, and so does the log, whenever it is written.
 async fn opened(rig: &Rig, from: &str, reason: &str) {
-    let line = format!("circuit breaker upstreams/upstream: {from} to open ({reason}): ");
-    rig.envoy.wait_for_log(&line, 1, SOON).await.unwrap();
+    until(async || match crate::trips(&rig.envoy, reason).await {
+        1 => Ok(()),
+        now => Err(format!("opened {now} times for {reason}")),
+    })
+    .await;
     rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
     let rejected = client::get(rig.main(), "/").await.unwrap();
     assert_eq!((rejected.status, rejected.header("x-tidegate-reason")), (503, Some(told(reason).as_str())));
+    let line = format!("circuit breaker upstreams/upstream: {from} to open ({reason}): ");
+    rig.envoy.wait_for_log(&line, 1, SOON).await.unwrap();
 }
 
 /// Sends what is asked for until one is let through as a probe.
@@ -34,9 +39,10 @@ async fn probe(rig: &Rig, call: Call) {
 }
 
 async fn every_reason_is_told_in_the_log_and_to_those_who_are_rejected(workers: u32) {
+    // Long enough to be asked within: a stats poll and one request lie between the trip and what a rejection says of it.
     let breaker = json!({
-        "minimum_calls": 10, "consecutive_failures": 20, "open_duration": "0.5s", "open_duration_max": "2s",
-        "half_open": {"probes": 1, "timeout": "1s"}, "recovery": {"ramp": "60s"}
+        "minimum_calls": 10, "consecutive_failures": 20, "open_duration": "3s", "open_duration_max": "3s",
+        "half_open": {"probes": 1, "timeout": "3s"}, "recovery": {"ramp": "60s"}
     });
     let rig = crate::guarded(workers, &breaker).await;
     crate::trip(&rig).await;

@@ -19,7 +19,7 @@ async fn open_times(workers: u32, open_duration_max: &str, seed: u64) -> Vec<f64
     });
     let rig = crate::clock::rig(workers, [timed(main_listener(&config(&breaker)))]).await;
     rig.upstream.always(Behaviour::respond(503));
-    let load = Load::new(rig.main(), Schedule::constant(40.0, Duration::from_millis(8500))).seed(seed);
+    let load = Load::new(rig.main(), Schedule::constant(40.0, Duration::from_secs(12))).seed(seed);
     let requests = load.run().await.all.len();
     // The first of them is from closed.
     let failed_rounds = transitions(&rig.envoy, "open").await as usize - 1;
@@ -62,6 +62,7 @@ async fn open_times_double_from_one_second_within_their_jitter_and_are_kept() {
         open_times(8, "60s", seed),
         open_times(2, "1s", seed)
     );
+    // The fourth opens after 7.7 s at most, and is not over by the end of the load.
     for (workers, times) in [(1, one), (2, two), (4, four), (8, eight)] {
         println!("{workers} workers: open for {times:.3?} s");
         assert!(times.len() >= 4, "{times:?}");
@@ -90,18 +91,19 @@ async fn told(breaker: Value, retry_after: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_upstreams_retry_after_lengthens_it_within_the_maximum() {
-    let heeding = crate::breaker("1s", 1, "60s");
-    let deaf = json!({"minimum_calls": 10, "open_duration": "1s", "honor_retry_after": false});
+    // Five seconds, in which to ask.
+    let heeding = crate::breaker("5s", 1, "60s");
+    let deaf = json!({"minimum_calls": 10, "open_duration": "5s", "honor_retry_after": false});
     let cases = [
-        (&heeding, "30", 25..=30),
-        (&heeding, "Sun, 06 Nov 1994 08:50:07 GMT", 25..=30),
-        (&heeding, "Sunday, 06-Nov-94 08:50:07 GMT", 25..=30),
-        (&heeding, "Sun Nov  6 08:50:07 1994", 25..=30),
-        (&heeding, "3600", 55..=60),
-        (&heeding, "Sun, 06 Nov 1994 08:40:00 GMT", 1..=2),
-        (&heeding, "99999999999999999999", 1..=2),
-        (&heeding, "soon", 1..=2),
-        (&deaf, "30", 1..=2),
+        (&heeding, "30", 20..=30),
+        (&heeding, "Sun, 06 Nov 1994 08:50:07 GMT", 20..=30),
+        (&heeding, "Sunday, 06-Nov-94 08:50:07 GMT", 20..=30),
+        (&heeding, "Sun Nov  6 08:50:07 1994", 20..=30),
+        (&heeding, "3600", 50..=60),
+        (&heeding, "Sun, 06 Nov 1994 08:40:00 GMT", 1..=6),
+        (&heeding, "99999999999999999999", 1..=6),
+        (&heeding, "soon", 1..=6),
+        (&deaf, "30", 1..=6),
     ];
     for (breaker, retry_after, expected) in cases {
         let told = told(breaker.clone(), retry_after).await;

@@ -38,7 +38,7 @@ fn cases() -> Vec<Case> {
     let time = json!({"minimum_calls": 5, "open_duration": "60s"});
     let count = json!({"minimum_calls": 5, "window": {"type": "count", "calls": 5}, "open_duration": "60s"});
     let slow = json!({
-        "minimum_calls": 5, "failure_rate_threshold": 60, "slow_call_duration": "250ms", "slow_call_rate_threshold": 50,
+        "minimum_calls": 5, "failure_rate_threshold": 60, "slow_call_duration": "1.5s", "slow_call_rate_threshold": 50,
         "open_duration": "60s"
     });
     let short = json!({"minimum_calls": 5, "window": {"type": "time", "duration": "2s"}, "open_duration": "60s"});
@@ -75,8 +75,8 @@ async fn run(rig: &Rig, Case { name, steps, trip, .. }: Case) {
             Good => (200, "0"),
             Bad => (503, "0"),
             Limited => (429, "0"),
-            SlowGood => (200, "400"),
-            SlowBad => (503, "400"),
+            SlowGood => (200, "1600"),
+            SlowBad => (503, "1600"),
             Pause => {
                 // The sequence's own time, not a wait for anything.
                 tokio::time::sleep(Duration::from_millis(2_100)).await;

@@ -72,9 +72,11 @@ async fn breakers_trip_when_their_settings_say(workers: u32) {
     }
 }
 
-/// Trips the breaker of `/tried`, which lets one request try after a second.
+/// Trips the breaker of `/tried`, which lets one request try after three seconds, each time.
 async fn tripped(workers: u32, timeout: &str) -> Rig {
-    let breaker = json!({"minimum_calls": 4, "open_duration": "1s", "half_open": {"probes": 1, "timeout": timeout}});
+    let breaker = json!({
+        "minimum_calls": 4, "open_duration": "3s", "open_duration_max": "3s", "half_open": {"probes": 1, "timeout": timeout}
+    });
     let config = json!({"policies": [
         policy("tried", breaker),
         {"name": "rates", "match": {"headers": [{"name": "x-limited", "present": true}]},
@@ -130,7 +132,7 @@ async fn a_probe_that_comes_to_nothing_is_another_requests_probe(workers: u32) {
 }
 
 async fn probes_that_are_never_answered_count_as_failures(workers: u32) {
-    let rig = tripped(workers, "0.5s").await;
+    let rig = tripped(workers, "1s").await;
     let gate = Gate::new();
     rig.upstream.always(Behaviour::respond(200).hold(&gate));
     let asked = held_probe(&rig).await;
@@ -147,7 +149,12 @@ async fn probes_that_are_never_answered_count_as_failures(workers: u32) {
     // The control: a probe that is answered in time closes it.
     wait_until(SOON, async || {
         let status = client::get(rig.main(), "/tried").await.unwrap().status;
-        if status == 200 { Ok(()) } else { Err(format!("answered {status}")) }
+        rig.wait_for_idle("tried").await;
+        let labels = [("policy", "tried"), ("to", "closed")];
+        match rig.envoy.stats().await.unwrap().count("tidegate_circuit_breaker_transitions_total", &labels) {
+            1.0 => Ok(()),
+            _ => Err(format!("not closed, answered {status}")),
+        }
     })
     .await
     .unwrap();
@@ -155,7 +162,7 @@ async fn probes_that_are_never_answered_count_as_failures(workers: u32) {
 }
 
 async fn an_upstream_may_ask_for_a_longer_pause(workers: u32) {
-    let breaker = |honor: bool| json!({"minimum_calls": 4, "open_duration": "1s", "open_duration_max": "40s", "honor_retry_after": honor});
+    let breaker = |honor: bool| json!({"minimum_calls": 4, "open_duration": "5s", "open_duration_max": "40s", "honor_retry_after": honor});
     let forced = json!({"state": "forced_open"});
     let config = json!({"policies": [
         policy("polite", breaker(true)),
@@ -164,7 +171,7 @@ async fn an_upstream_may_ask_for_a_longer_pause(workers: u32) {
     ]});
     let rig = Rig::new(workers, &config).await;
     rig.upstream.always(Behaviour::respond(503).header("retry-after", "100"));
-    for (name, least, most) in [("polite", 30, 40), ("deaf", 1, 2)] {
+    for (name, least, most) in [("polite", 20, 40), ("deaf", 1, 6)] {
         let path = format!("/{name}");
         for _ in 0..4 {
             client::get(rig.main(), &path).await.unwrap();

@@ -120,11 +120,11 @@ async fn exactly_the_probes_pass_while_half_open_and_good_ones_close(workers: u3
 }
 
 async fn a_bad_probe_reopens_for_longer(workers: u32) {
-    let rig = Rig::new(workers, &config(&breaker("1s", 3))).await;
+    let rig = Rig::new(workers, &config(&breaker("2s", 3))).await;
     let gate = Gate::new();
     trip(&rig).await;
     let first = client::get(rig.main(), "/").await.unwrap();
-    assert!(["1", "2"].contains(&first.header("retry-after").unwrap()), "{first:?}");
+    assert!(["1", "2", "3"].contains(&first.header("retry-after").unwrap()), "{first:?}");
     rig.upstream.always(Behaviour::respond(500).hold(&gate));
     let volleys = probe(&rig, 3).await;
     gate.open();
@@ -149,8 +149,8 @@ async fn a_bad_probe_reopens_for_longer(workers: u32) {
     .await
     .unwrap();
     let open_for = rig.upstream.seen()[before.len()].at - bad;
-    // Twice a second, less a tenth; the first time it was a second and a tenth at most.
-    assert!(open_for >= Duration::from_millis(1800), "a probe came after {open_for:?}");
+    // Twice two seconds, less a tenth; the first time it was two seconds and a tenth of them at most.
+    assert!(open_for >= Duration::from_millis(3600), "a probe came after {open_for:?}");
 }
 
 /// A breaker per `x-case`, and a count of what is in flight, so that a test knows when all has been judged.
