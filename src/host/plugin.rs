@@ -73,11 +73,17 @@ impl Plugin {
             log::warn!("this host shares nothing between workers: every protection holds per worker");
             Rc::new(own.clone())
         };
-        let seed = || abi::random_u64().unwrap_or_else(abi::monotonic_nanos);
-        let hash_key = shared_hash_key(&*share, (seed(), seed()));
+        let stats = Registry::default();
+        let numbers = [abi::random_u64(), abi::random_u64(), abi::random_u64()];
+        if numbers.contains(&None) {
+            log::warn!("this host gives no random numbers: others may guess how keys are hashed, and aim at one");
+            stats.add(&HostMetrics, stats::ERRORS, &["random"], 1);
+        }
+        let [first, second, seed] = numbers.map(|number| number.unwrap_or_else(abi::monotonic_nanos));
+        let hash_key = shared_hash_key(&*share, (first, second));
         // A host that knows contexts knows that there is none of this number.
         let holds = abi::set_effective_context(u32::MAX) == Err(HostError::Absent);
-        let (random, stats, waiting) = (SplitMix64::new(seed()), Registry::default(), Waiting::default());
+        let (random, waiting) = (SplitMix64::new(seed), Waiting::default());
         Self {
             roots: ByContext::default(),
             streams: Streams::default(),

@@ -349,3 +349,18 @@ fn of_a_policy_that_is_enforced_by_half_one_request_in_two_is_held_however_many_
         assert!((430..570).contains(&held(limits)), "{} with {limits:?}", held(limits));
     }
 }
+
+#[test]
+fn where_a_clients_budget_is_depends_on_the_key_of_the_hash() {
+    let config = r#"{"policies": [{"name": "p", "rate_limits": [
+        {"name": "r", "rate": "1/h", "key": [{"header": "x-client"}]}]}]}"#;
+    let mut proxy = Workers::new(1, config);
+    let mut admitted = |hash_key| {
+        proxy.hash_key = hash_key;
+        proxy.serve(0, &[("x-client", "a")], &Answer::status("200")) == "admitted"
+    };
+    assert!(admitted((1, 2)) && !admitted((1, 2)));
+    // Nobody who does not know the key knows the place: either half of it changes that.
+    assert!(admitted((3, 2)) && admitted((1, 3)));
+    assert!(!admitted((1, 2)), "the control: it is where it was");
+}

@@ -55,6 +55,7 @@ pub struct Workers {
     pub now: u64,
     /// Whether there is room for requests that wait.
     pub may_wait: bool,
+    pub hash_key: (u64, u64),
     pub share: Memory,
     /// What responses were asked for since this was last set to 0. In life each is a host call.
     pub asked: u32,
@@ -86,7 +87,9 @@ impl Workers {
         let (share, scrape) = (Memory::new(), Scrape::default());
         // Long after the host's clock began, as in life.
         let now = 1_000 * SECOND;
-        let mut proxy = Self { now, may_wait: true, share, asked: 0, scrape, workers: Vec::new(), streams: 0 };
+        let hash_key = (1, 2);
+        let mut proxy =
+            Self { now, may_wait: true, hash_key, share, asked: 0, scrape, workers: Vec::new(), streams: 0 };
         for seed in 0..count {
             let mut parts = (Memory::new(), Registry::default(), SplitMix64::new(seed as u64));
             let engine = {
@@ -139,7 +142,8 @@ impl Workers {
     fn with_all(&mut self, worker: usize, act: impl FnOnce(&mut Vec<Engine>, &mut Env<'_>)) {
         let Worker { own, stats, random, engines } = &mut self.workers[worker];
         let (now, may_wait, share, metrics) = (self.now, self.may_wait, &self.share, &self.scrape);
-        act(engines, &mut Env { now, share, own, random, metrics, stats, may_wait, hash_key: (1, 2) });
+        let hash_key = self.hash_key;
+        act(engines, &mut Env { now, share, own, random, metrics, stats, may_wait, hash_key });
     }
 
     /// A worker's VM dies, and another takes its place. Its requests are never heard of again.
@@ -175,7 +179,8 @@ impl Workers {
         let Worker { own, stats, random, engines } = &mut self.workers[worker];
         let engine = &mut engines[engine];
         let (now, may_wait, share, metrics) = (self.now, self.may_wait, &self.share, &self.scrape);
-        let mut env = Env { now, share, own, random, metrics, stats, may_wait, hash_key: (1, 2) };
+        let hash_key = self.hash_key;
+        let mut env = Env { now, share, own, random, metrics, stats, may_wait, hash_key };
         act(engine, &mut env)
     }
 
