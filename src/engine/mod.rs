@@ -35,6 +35,7 @@ mod deadline;
 mod decide;
 mod gauges;
 mod headers;
+pub mod held;
 mod judge;
 mod outcome;
 mod permit;

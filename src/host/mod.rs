@@ -15,5 +15,4 @@ mod metrics;
 mod plugin;
 mod share;
 mod stream;
-mod waiting;
 mod world;

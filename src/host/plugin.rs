@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::config;
 use crate::control::Nanos;
+use crate::engine::held::Waiting;
 use crate::engine::stats::{self, Registry};
 use crate::engine::{Decision, Engine, MOST_OWN_BYTES, SplitMix64, Stream, Updates, client_left};
 use crate::share::{Memory, SharedState};
@@ -15,7 +16,6 @@ use super::configuration::{holds, scope, shared_hash_key, summary};
 use super::metrics::HostMetrics;
 use super::share::HostShare;
 use super::stream::{ByContext, Open, Response, Streams};
-use super::waiting::Waiting;
 use super::world::World;
 
 /// How often time is looked at where no request does: half-open breakers whose probes are lost are the only ones that

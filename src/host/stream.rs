@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
+use crate::engine::held::Held;
 use crate::engine::{Engine, Permit, Stream};
 use crate::matching::HeaderMap;
 
 use super::abi::{self, HeaderMapKind};
 use super::arena::Callback;
-use super::waiting::Held;
 
 /// One stream: the engine that decided about it, which a newer one may have replaced since, and what it holds.
 pub struct Open {

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::engine::held::{Held, Waiting};
 use crate::engine::stats::{self, Registry};
 use crate::engine::{Decision, Engine, Env, LocalReply, Permit, SplitMix64};
 use crate::matching::{Facts, HeaderMap, Request};
@@ -11,7 +12,6 @@ use super::abi::{self, Action, HeaderMapKind};
 use super::arena::Callback;
 use super::metrics::{self, HostMetrics};
 use super::stream::Open;
-use super::waiting::{Held, Waiting};
 
 /// The filter state for access logs: `%FILTER_STATE(wasm.tidegate:PLAIN)%`.
 const FILTER_STATE: &str = "tidegate";

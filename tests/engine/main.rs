@@ -16,6 +16,7 @@ mod counting;
 mod decisions;
 mod gauges;
 mod given_back;
+mod held;
 mod host_calls;
 #[cfg(not(target_family = "wasm"))]
 mod load_shedding;

@@ -1,7 +1,7 @@
 //! Streams that are held: those that wait for their time, in the order in which it comes, and those that wait for their turn
 //! in a queue.
 //!
-//! What [`Open::held`](super::stream::Open) says is the authority on who waits: it is set from the moment a stream is
+//! What the stream itself says, in the host, is the authority on who waits: it is set from the moment a stream is
 //! paused until it is asked about again or ends, whichever comes first. Only who waits is ever resumed, and nobody twice.
 //!
 //! The host's timer is set for the first of those whose time comes. It counts in whole milliseconds, so a stream goes on up
