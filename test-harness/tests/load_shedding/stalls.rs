@@ -13,7 +13,9 @@ use crate::support::Rig;
 /// The listener that is measured through, without a filter.
 pub const PROBE: &str = "probe";
 /// What a request takes that nobody is in the way of, at most: less is no stall.
-const AT_ONCE: Duration = Duration::from_millis(5);
+pub const AT_ONCE: Duration = Duration::from_millis(5);
+/// What is served within a moment of this length is served in time still.
+pub const LONG: Duration = Duration::from_millis(50);
 const EVERY_SECOND: f64 = 100.0;
 
 /// The listener to measure through.
@@ -30,18 +32,17 @@ pub fn script(asked: &Asked<'_>) -> Behaviour {
 #[derive(Debug, Default)]
 pub struct Stalls(Vec<Range<Duration>>);
 
-/// Runs a load and measures beside it.
-pub async fn run_beside(rig: &Rig, load: Load, lasts: Duration) -> (Outcomes, Stalls) {
+/// Measures for so long.
+pub async fn probe(rig: &Rig, lasts: Duration) -> Outcomes {
     let probes = Load::new(rig.envoy.address(PROBE), Schedule::constant(EVERY_SECOND, lasts)).name("probe");
-    let (outcomes, probes) = tokio::join!(load.run(), probes.calls(|_, _| Call::get("/probe")).run());
-    (outcomes, Stalls::seen_by(&probes))
+    probes.calls(|_, _| Call::get("/probe")).run().await
 }
 
 impl Stalls {
-    /// What these requests had to wait for.
-    pub fn seen_by(probes: &Outcomes) -> Self {
+    /// What those of these requests had to wait for that took longer than this.
+    pub fn longer_than(time: Duration, probes: &Outcomes) -> Self {
         let mut stalls: Vec<Range<Duration>> = Vec::new();
-        for probe in probes.all.iter().filter(|probe| probe.latency > AT_ONCE) {
+        for probe in probes.all.iter().filter(|probe| probe.latency > time) {
             let end = probe.intended + probe.latency;
             match stalls.last_mut() {
                 Some(last) if probe.intended <= last.end => last.end = last.end.max(end),
@@ -54,11 +55,6 @@ impl Stalls {
     /// How long of a time the machine stood still.
     pub fn within(&self, time: Range<Duration>) -> Duration {
         self.0.iter().map(|stall| stall.end.min(time.end).saturating_sub(stall.start.max(time.start))).sum()
-    }
-
-    /// Those of at least this length.
-    pub fn of_at_least(&self, length: Duration) -> Self {
-        Self(self.0.iter().filter(|stall| stall.end - stall.start >= length).cloned().collect())
     }
 
     /// A request's latency, less what the machine stood still meanwhile.
