@@ -52,7 +52,9 @@ async fn retries_hide_a_bad_endpoint_from_the_breaker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlier_detection_takes_a_bad_endpoint_away_before_the_breaker_trips() {
     let (rig, bad) = half_failing(|cluster| cluster.raw(ejecting()), |route| route).await;
-    let tally = load(&rig).await;
+    // Slow enough for Envoy to eject it between its fifth failure and the eighth of twenty, at which the breaker would trip.
+    let schedule = Schedule::constant(20.0, Duration::from_secs(3));
+    let tally = Load::new(rig.main(), schedule).run().await.tally();
     assert_eq!((transitions(&rig.envoy, "open").await, tally.rejections()), (0, 0), "{tally}");
     assert!(bad.total() < 20, "{} requests before it was ejected", bad.total());
 }
