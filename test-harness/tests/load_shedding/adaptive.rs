@@ -264,7 +264,9 @@ async fn bursts_and_closed_loops_that_can_be_carried_are_never_rejected(workers:
         assert_eq!(rejections.iter().filter(|outcome| measured.is_fair(outcome.intended)).count(), 0);
         rig.wait_for_idle("p").await;
     }
-    for clients in [16, 64] {
+    // Not many more than the upstream has slots: what is beyond three times as many waits for it all the time, and may be found
+    // to be too much.
+    for clients in [16, 24] {
         let begin = Instant::now();
         let probes = stalls::probe(&rig, LASTS);
         let ((answered, rejected), probes) = tokio::join!(closed_loop(&rig, clients, begin + LASTS), probes);
