@@ -9,12 +9,11 @@
 
 use crate::matching::Request;
 
-use super::decide::{Applied, Decision, Refusal, Refused};
+use super::decide::{Applied, Decision, Refusal, Refused, count_shadow};
 use super::permit::Permit;
 use super::rates::whole_number;
 use super::rejection::{Invalid, Reason, Rejection};
-use super::response::reason_line;
-use super::{Engine, Env, stats};
+use super::{Engine, Env};
 
 /// A request's body, as far as it is counted.
 #[derive(Debug, Default)]
@@ -152,9 +151,7 @@ impl Engine {
             // The policy drops out, as it does wherever it is not heeded.
             self.give_back(permit, |held| held.policy == policy, env);
             if let Some(made) = self.policies.get(policy) {
-                let label = format!("shadow_{}", rejection.reason.label());
-                env.stats.add(env.metrics, stats::REQUESTS, &[&made.name, &label], 1);
-                shadow.get_or_insert_with(|| format!("shadow_{}", reason_line(made, &rejection, None)));
+                count_shadow(made, &rejection, &mut shadow, env);
             }
         }
         Decision::Admitted { shadow }

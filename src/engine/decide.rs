@@ -167,10 +167,9 @@ impl Engine {
     ) -> Decision {
         let Some(policy) = self.policies.get(rejection.policy) else { return Decision::Unmatched };
         env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, rejection.reason.label()], 1);
-        let rate = rejection.limit.and_then(|limit| policy.rates.get(limit));
         let views = left.map(|left| self.views(rejection, left)).unwrap_or_default();
         let reply = local_reply(policy, rejection, &views, grpc);
-        let line = reason_line(policy, rejection, rate.map(|rate| rate.name.as_str()));
+        let line = reason_line(policy, rejection);
         Decision::Rejected { reply, line }
     }
 
@@ -187,13 +186,8 @@ impl Engine {
                     }
                 }
                 Some(Refusal { reason, limit, wait, .. }) => {
-                    let label = format!("shadow_{}", reason.label());
-                    env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, &label], 1);
-                    shadow.get_or_insert_with(|| {
-                        let rejection = Rejection { policy: applied.policy, reason, limit, wait };
-                        let limit = limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str());
-                        format!("shadow_{}", reason_line(policy, &rejection, limit))
-                    });
+                    let rejection = Rejection { policy: applied.policy, reason, limit, wait };
+                    count_shadow(policy, &rejection, &mut shadow, env);
                 }
             }
         }
@@ -336,6 +330,13 @@ pub(super) fn live_mut<'p>(
 ) -> Option<(&'p mut Policy, Applied)> {
     let applied = *applied.get(at).filter(|applied| applied.refused.is_none())?;
     Some((policies.get_mut(applied.policy)?, applied))
+}
+
+/// Counts a refusal that is not carried out. The first of them is what the access log has.
+pub(super) fn count_shadow(policy: &Policy, rejection: &Rejection, line: &mut Option<String>, env: &Env<'_>) {
+    let label = format!("shadow_{}", rejection.reason.label());
+    env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, &label], 1);
+    line.get_or_insert_with(|| format!("shadow_{}", reason_line(policy, rejection)));
 }
 
 /// Whether chance has this refusal carried out.

@@ -95,6 +95,15 @@ pub struct Env<'e> {
     pub hash_key: (u64, u64),
 }
 
+impl Env<'_> {
+    /// Counts failures of what a kind of control, the stat's label, needs of the host.
+    fn count_errors(&self, kind: &str, errors: u64) {
+        if errors > 0 {
+            self.stats.add(self.metrics, stats::ERRORS, &[kind], i64::try_from(errors).unwrap_or(i64::MAX));
+        }
+    }
+}
+
 /// A configuration at work on one worker.
 #[derive(Debug)]
 pub struct Engine {

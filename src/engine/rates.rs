@@ -77,7 +77,7 @@ impl Rate {
     /// Counts a refund or a late charge that was not made.
     pub fn count_not_made(&self, cause: NotMade, policy: &str, env: &Env<'_>) {
         match cause {
-            NotMade::Unavailable => env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1),
+            NotMade::Unavailable => env.count_errors("rate_limit", 1),
             NotMade::Contended => self.note(policy, false, true, env),
             NotMade::NoSlot => env.stats.add(env.metrics, stats::RATE_LIMIT_UNCHARGED, &[policy, &self.name], 1),
         }
@@ -91,10 +91,7 @@ impl Rate {
 
     /// Counts and logs that the limit found no place among what workers share, or has one again.
     pub fn tell_place(&mut self, policy: &str, env: &Env<'_>) {
-        let missed = i64::try_from(self.limiter.take_missed()).unwrap_or(i64::MAX);
-        if missed > 0 {
-            env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], missed);
-        }
+        env.count_errors("rate_limit", self.limiter.take_missed());
         if let Some(alone) = self.limiter.take_news() {
             tell_place("rate limit", &format!("{policy}/{}", self.name), alone);
         }
@@ -179,7 +176,7 @@ impl Engine {
             match reserved {
                 Ok((charged, until)) => {
                     if charged.failed() {
-                        env.stats.add(env.metrics, stats::ERRORS, &["rate_limit"], 1);
+                        env.count_errors("rate_limit", 1);
                     }
                     rate.note(&policy.name, charged.budget.overflow, false, env);
                     let until = if until > env.now && self.holds(&mut holds, charge.applied, env) { until } else { 0 };

@@ -48,13 +48,13 @@ pub fn local_reply(
         Reason::Invalid(Invalid::Body) => (&policy.responses.invalid_request, 413),
     };
     let status = template.status.unwrap_or(status);
-    let limit = rejection.limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str());
+    let limit = limit_name(policy, rejection);
     let mut headers = Vec::new();
     if let Some(wait) = rejection.wait {
         headers.push(("retry-after".to_owned(), seconds_up(wait).to_string()));
     }
     if policy.headers.reason {
-        headers.push(("x-tidegate-reason".to_owned(), reason_line(policy, rejection, limit)));
+        headers.push(("x-tidegate-reason".to_owned(), reason_line(policy, rejection)));
     }
     let mut tell = |name: &str, value: &str, _| headers.push((name.to_owned(), value.to_owned()));
     rate_limit_headers(rates.iter().copied(), &mut String::new(), &mut tell);
@@ -90,9 +90,9 @@ fn add_configured(headers: &mut Vec<(String, String)>, template: &ResponseTempla
 }
 
 /// `rate_limited;policy=checkout;limit=per_client`: what the reason header and access logs say.
-pub fn reason_line(policy: &Policy, rejection: &Rejection, limit: Option<&str>) -> String {
+pub fn reason_line(policy: &Policy, rejection: &Rejection) -> String {
     let mut line = format!("{};policy={}", rejection.reason.label(), policy.name);
-    if let Some(limit) = limit {
+    if let Some(limit) = limit_name(policy, rejection) {
         line.push_str(";limit=");
         line.push_str(limit);
     }
@@ -105,6 +105,11 @@ pub fn reason_line(policy: &Policy, rejection: &Rejection, limit: Option<&str>) 
     };
     line.push_str(&more.concat());
     line
+}
+
+/// The rate limit that rejected, if one did.
+fn limit_name<'p>(policy: &'p Policy, rejection: &Rejection) -> Option<&'p str> {
+    rejection.limit.and_then(|limit| policy.rates.get(limit)).map(|rate| rate.name.as_str())
 }
 
 fn title(reason: Reason) -> &'static str {

@@ -213,9 +213,5 @@ pub(super) fn report(policy: &str, breakers: &mut CircuitBreakers, env: &mut Env
     if let Some(alone) = breakers.take_news() {
         tell_place("circuit breakers", policy, alone);
     }
-    let errors = breakers.take_errors();
-    if errors > 0 {
-        let errors = i64::try_from(errors).unwrap_or(i64::MAX);
-        env.stats.add(env.metrics, stats::ERRORS, &["circuit_breaker"], errors);
-    }
+    env.count_errors("circuit_breaker", breakers.take_errors());
 }

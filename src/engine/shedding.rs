@@ -243,7 +243,7 @@ impl Concurrency {
         match queues.line_up(line, (stream, since), &mut limits, env) {
             Ok(waits) => waits,
             Err(_) => {
-                env.stats.add(env.metrics, stats::ERRORS, &["load_shedding"], 1);
+                env.count_errors("load_shedding", 1);
                 false
             }
         }
@@ -304,10 +304,7 @@ impl Concurrency {
         if corrected != 0 {
             self.count(corrected, env);
         }
-        if errors > 0 {
-            let errors = i64::try_from(errors).unwrap_or(i64::MAX);
-            env.stats.add(env.metrics, stats::ERRORS, &["load_shedding"], errors);
-        }
+        env.count_errors("load_shedding", errors);
         self.tell(env);
     }
 

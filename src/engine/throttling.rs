@@ -60,11 +60,7 @@ impl Throttling {
     /// What time alone changes.
     pub fn tick(&mut self, env: &mut Env<'_>) {
         self.throttle.tick(env.share, env.now);
-        let errors = self.throttle.take_errors();
-        if errors > 0 {
-            let errors = i64::try_from(errors).unwrap_or(i64::MAX);
-            env.stats.add(env.metrics, stats::ERRORS, &["load_shedding"], errors);
-        }
+        env.count_errors("load_shedding", self.throttle.take_errors());
         self.tell(env);
     }
 

@@ -51,7 +51,7 @@ impl Waits {
     fn begin(&self, env: &mut Env<'_>) -> bool {
         let Ok(mut count) = self.count.try_borrow_mut() else { return false };
         if count.begin(env.share, env.random).is_err() {
-            env.stats.add(env.metrics, stats::ERRORS, &["load_shedding"], 1);
+            env.count_errors("load_shedding", 1);
             return false;
         }
         self.tell(1, env);
@@ -71,7 +71,7 @@ impl Waits {
         match count.tick(env.share, env.now, env.random) {
             Ok(0) => {}
             Ok(corrected) => self.tell(corrected, env),
-            Err(_) => env.stats.add(env.metrics, stats::ERRORS, &["load_shedding"], 1),
+            Err(_) => env.count_errors("load_shedding", 1),
         }
     }
 

@@ -102,11 +102,24 @@ impl Tenant {
     }
 
     /// No row, or none that can be used. Whether it has moved.
-    pub fn go_alone(&mut self) -> bool {
+    fn go_alone(&mut self) -> bool {
         self.missed = self.missed.saturating_add(1);
         let moved = self.lease.take().is_some();
         self.alone = self.alone.saturating_add(u64::from(moved));
         moved
+    }
+
+    /// Opens what is at the place, with `open(share, name, epoch)`: alone, where the host has a row and refuses its pages.
+    ///
+    /// # Errors
+    /// Those of `open`. Memory of its own refuses nothing.
+    pub fn move_in<T>(
+        &mut self,
+        share: &dyn SharedState,
+        open: impl Fn(&dyn SharedState, &str, u64) -> Result<T, ShareError>,
+    ) -> Result<T, ShareError> {
+        let there = |tenant: &Self| open(tenant.share(share), &tenant.name(), tenant.epoch());
+        there(self).or_else(|error| if self.go_alone() { there(self) } else { Err(error) })
     }
 
     /// Whether the owner, elsewhere, has begun anew in this row; if so it has here.

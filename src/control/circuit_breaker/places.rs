@@ -81,9 +81,7 @@ impl Places {
         if !tenant.keep(share, now) {
             return false;
         }
-        let open = |tenant: &Tenant| open(settings, tenant.share(share), &tenant.name(), tenant.epoch());
-        // The host may have a row and refuse its pages. Memory of its own refuses nothing.
-        let opened = open(tenant).or_else(|error| if tenant.go_alone() { open(tenant) } else { Err(error) });
+        let opened = tenant.move_in(share, |share, name, epoch| open(settings, share, name, epoch));
         let Ok((pages, directory)) = opened else { return false };
         *self = Self { name: tenant.name(), tenant: self.tenant.take(), pages, directory };
         true

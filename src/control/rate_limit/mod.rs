@@ -133,15 +133,8 @@ impl RateLimiter {
     /// Opens the pages of a place that is new.
     fn move_in(&mut self, share: &dyn SharedState) {
         let Some(tenant) = &mut self.tenant else { return };
-        let opened = self.shape.open(tenant.share(share), &tenant.name(), tenant.epoch()).or_else(|error| {
-            // The host has a row and refuses its pages.
-            if tenant.go_alone() {
-                self.shape.open(tenant.share(share), &tenant.name(), tenant.epoch())
-            } else {
-                Err(error)
-            }
-        });
-        // Memory of its own refuses nothing; should it, what is asked of pages that are gone fails, and is counted.
+        let opened = tenant.move_in(share, |share, name, epoch| self.shape.open(share, name, epoch));
+        // Should even its own memory refuse, what is asked of pages that are gone fails, and is counted.
         if let Ok(slots) = opened {
             self.slots = slots;
         }
