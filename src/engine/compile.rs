@@ -160,9 +160,9 @@ fn compile(
     let mut rates = Vec::with_capacity(policy.rate_limits.len());
     for settings in &policy.rate_limits {
         let place = format!("{scope}/{name}/rate_limit/{}", settings.name);
-        // What a balance means. The rest can change without it.
-        let owner =
-            digest(&(&settings.key, settings.algorithm, settings.quota, &settings.overrides, settings.max_keys));
+        // What a balance means. The rest can change without it. What a shadow charges is nobody else's to pay.
+        let balance = (&settings.key, settings.algorithm, settings.quota, &settings.overrides, settings.max_keys);
+        let owner = digest(&(balance, shadow));
         let share = share_of(settings, env);
         let quotas = Quotas::new(settings);
         let limiter = RateLimiter::reusing(&rate_settings(settings, &quotas), share, &place, owner, env.now);

@@ -99,11 +99,8 @@ impl Engine {
         let refused = refused
             .or_else(|| if enters_first { self.go_in(request, permit, env) } else { None })
             .or_else(|| self.charge_rates(permit, env));
-        if refused.is_none()
-            && let Some((policy, until)) = permit.holds_until(env.now)
-        {
-            self.hold(policy, None, permit, env);
-            return Decision::Wait { until };
+        if let Some(wait) = self.hold_until_due(&refused, permit, env) {
+            return wait;
         }
         let refused = refused.or_else(|| if enters_first { None } else { self.go_in(request, permit, env) });
         self.conclude(refused, permit, env)
@@ -115,7 +112,11 @@ impl Engine {
         let refused = self
             .turn_away(&waiting, permit, env)
             .or_else(|| self.pass_breakers(request, permit, env))
-            .or_else(|| self.go_in(request, permit, env));
+            .or_else(|| self.charge_anew(&waiting, permit, env));
+        if let Some(wait) = self.hold_until_due(&refused, permit, env) {
+            return wait;
+        }
+        let refused = refused.or_else(|| self.go_in(request, permit, env));
         self.conclude(refused, permit, env)
     }
 
@@ -125,8 +126,23 @@ impl Engine {
     /// request that was never decided about is none of ours.
     pub fn resume_unread(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
         let Some(waiting) = self.take_up(permit, env) else { return Decision::Unmatched };
-        let refused = self.turn_away(&waiting, permit, env);
+        let refused = self.turn_away(&waiting, permit, env).or_else(|| self.charge_anew(&waiting, permit, env));
+        if let Some(wait) = self.hold_until_due(&refused, permit, env) {
+            return wait;
+        }
         self.conclude(refused, permit, env)
+    }
+
+    /// Holds a request that nothing refused and that a rate limit lets through only later.
+    fn hold_until_due(
+        &mut self,
+        refused: &Option<Refused>,
+        permit: &mut Permit,
+        env: &mut Env<'_>,
+    ) -> Option<Decision> {
+        let (policy, until) = permit.holds_until(env.now).filter(|_| refused.is_none())?;
+        self.hold(policy, None, permit, env);
+        Some(Decision::Wait { until })
     }
 
     /// A request waits no longer.

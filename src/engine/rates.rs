@@ -2,16 +2,20 @@
 
 use crate::config::{Cost, OnMissingKey, ResponseHeaders};
 use crate::control::Nanos;
-use crate::control::rate_limit::{self, Budget, KeyHash, NotMade};
+use crate::control::rate_limit::{self, Budget, Charged, KeyHash, NotMade};
 use crate::matching::{HeaderMap, Request};
 use crate::share::ROWS;
 
 use super::compile::{Rate, nanos, share_of};
 use super::decide::{Refusal, Refused, hash, live_mut};
 use super::headers::RateView;
-use super::permit::{Held, Permit, What};
+use super::permit::{Held, Permit, Waiting, What};
 use super::rejection::{Reason, Rejection};
 use super::{Engine, Env, stats};
+
+/// How late a request that was held may go on with the time that it was given. Timers and busy workers are late by less;
+/// what is later than this stood still.
+const LATE: Nanos = 100_000_000;
 
 /// The most that one response can be charged: as much as the largest burst.
 const MOST_CHARGED_LATE: u64 = 1_000_000_000;
@@ -194,6 +198,30 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// Charges anew, as one that comes now, a request that was held until a time that has long passed: those that were
+    /// given times while the process stood still would all go on at once otherwise, and by now their tokens are others'.
+    /// What it was charged for that time is lost.
+    pub(super) fn charge_anew(&mut self, waiting: &Waiting, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+        let (_, until) = permit.holds_until(0).filter(|_| waiting.seat.is_none())?;
+        if env.now <= until.saturating_add(LATE) {
+            return None;
+        }
+        self.work.charges.clear();
+        permit.held.retain(|held| {
+            let What::Charge { limit, quota, charged, until: 1.. } = &held.what else { return true };
+            let rate = self.policies.get(held.policy).and_then(|policy| policy.rates.get(*limit));
+            let applied = self.work.applied.iter().position(|applied| applied.policy == held.policy);
+            let (Some(rate), Some(applied)) = (rate, applied) else { return true };
+            let passed = rate.limiter.has_passed(charged, env.now);
+            if passed {
+                let Charged { key, cost, .. } = *charged;
+                self.work.charges.push(Charge { applied, limit: *limit, key, quota: *quota, cost, left: None });
+            }
+            !passed
+        });
+        self.charge_rates(permit, env)
     }
 
     fn holds(&self, decided: &mut Option<(usize, bool)>, at: usize, env: &mut Env<'_>) -> bool {

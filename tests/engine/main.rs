@@ -29,6 +29,7 @@ mod rate_limits;
 mod rate_updates;
 #[path = "../requests/mod.rs"]
 mod requests;
+mod stood_still;
 mod throttles;
 mod told;
 mod updates;

@@ -100,3 +100,20 @@ fn what_one_worker_gives_up_stays_with_those_that_still_drain() {
     }
     assert_eq!(admitted(&mut proxy, 1), 0, "the second worker still has the first settings");
 }
+
+#[test]
+fn a_shadow_and_its_enforced_twin_charge_each_other_nothing() {
+    let mode = |mode: &str| {
+        format!(
+            r#"{{"policies": [{{"name": "p", "mode": "{mode}", "rate_limits": [{{"name": "r", "rate": "2/h"}}]}}]}}"#
+        )
+    };
+    let shadowed = |proxy: &Workers| proxy.stat("tidegate_requests_total.policy.p.decision.shadow_rate_limited");
+    let mut proxy = Workers::new(2, &mode("shadow"));
+    assert_eq!((admitted(&mut proxy, 0), shadowed(&proxy)), (2, 8));
+    proxy.reconfigure(&mode("enforce"));
+    // What the shadow counted used to be missing here.
+    assert_eq!((admitted(&mut proxy, 0), admitted(&mut proxy, 1)), (2, 0));
+    proxy.reconfigure(&mode("shadow"));
+    assert_eq!((admitted(&mut proxy, 1), shadowed(&proxy)), (0, 18), "it has what it had");
+}

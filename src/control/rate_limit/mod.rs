@@ -254,6 +254,14 @@ impl RateLimiter {
         })
     }
 
+    /// Whether the time that a charge was given has passed in such a way that a request which goes through now instead would
+    /// come on top of others': of a token bucket, when as long as its cost takes to refill has gone by since; of windows, when
+    /// theirs has ended. What it took is lost then, as it is for everybody who does not come.
+    pub fn has_passed(&self, charged: &Charged, now: Nanos) -> bool {
+        let rule = self.rules.get(charged.quota).filter(|_| !charged.failed());
+        rule.is_some_and(|rule| rule.has_passed(charged.cost, charged.at, now))
+    }
+
     /// Gives back a charge whose request was rejected by something else, as if it had never been made. Exact if it
     /// comes at the time of the charge, or nothing else has happened to the key's budget, nor been refunded on its page,
     /// since; otherwise, of a bucket that was almost full then and would have filled up since, only what cannot have

@@ -81,9 +81,11 @@ pub struct Charged {
     /// The time from which the request counts: when it is let through, or, where another worker had already brought a
     /// later reading of the clock than `now`, that.
     pub at: Nanos,
-    pub(super) key: KeyHash,
+    /// Whose budget it was.
+    pub key: KeyHash,
+    /// What was taken of it.
+    pub cost: u64,
     pub(super) quota: usize,
-    pub(super) cost: u64,
     /// Which of the limit's places it was taken from.
     pub(super) life: u64,
     /// None if shared state was unavailable: nothing was charged.

@@ -20,6 +20,10 @@ pub(super) trait Rule: Debug + Send {
     /// Takes `cost` for a request that is let through at `admit_at`, whether it conforms or not.
     fn take(&self, words: &mut Words, cost: u64, now: Nanos, admit_at: Nanos) -> Mark;
 
+    /// Whether a charge for the time `at` is no longer one for `now`, which is later: a request that goes through now would
+    /// stand beside those of other times.
+    fn has_passed(&self, cost: u64, at: Nanos, now: Nanos) -> bool;
+
     /// Gives back what a request took: exactly, or less where it cannot be told that giving all of it would not add to
     /// the budget. Returns by how many nanoseconds (rounded up) the state went back, zero if nothing changed.
     fn give_back(&self, words: &mut Words, cost: u64, mark: Mark, since: Since) -> Nanos;

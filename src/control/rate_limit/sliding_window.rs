@@ -128,6 +128,10 @@ impl Rule for SlidingWindow {
         Mark(u128::from(admit_in))
     }
 
+    fn has_passed(&self, _cost: u64, at: Nanos, now: Nanos) -> bool {
+        at / self.period < now / self.period
+    }
+
     /// Nothing is due once the window has faded, nor once a later request has been given a time that follows from this
     /// one's.
     fn give_back(&self, words: &mut Words, cost: u64, mark: Mark, since: Since) -> Nanos {

@@ -92,6 +92,11 @@ impl Rule for TokenBucket {
         Mark(start)
     }
 
+    /// The time of who comes behind has come, too.
+    fn has_passed(&self, cost: u64, at: Nanos, now: Nanos) -> bool {
+        self.ticks(now.saturating_sub(at)) >= self.tokens(cost)
+    }
+
     /// Without the charge the bucket might have been full for some time since, and what it would have let overflow
     /// then must not come back. It cannot have been full before the tick the charge started from (`mark`), less what
     /// other refunds have taken off since; so all is due except the time between that and the latest admission.

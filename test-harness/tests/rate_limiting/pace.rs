@@ -27,6 +27,7 @@ with_1_2_4_and_8_workers!(
     who_leaves_while_held_is_never_sent_upstream,
     what_is_held_is_decided_by_the_other_controls_when_it_goes_on,
     two_thousand_held_requests_all_go_on_in_time,
+    those_whose_time_passed_in_a_pause_do_not_go_on_all_at_once,
 );
 
 async fn ten_requests_at_once_reach_the_upstream_an_interval_apart(workers: u32) {
@@ -193,13 +194,19 @@ async fn spread(envoy: &Envoy, requests: usize) -> Duration {
     let at = envoy.address("main");
     // Each of these uses up a window, which is a second: those behind them are for the window after the last.
     let before = tokio::spawn(volley(at, BEFORE, |_| Call::get("/").header("x-cost", b"4000")));
+    let held = async |number: usize| {
+        let held = envoy.wait_for_stats(SOON, |stats| match stats.count("tidegate_queue_length", &[("policy", "p")]) {
+            now if now >= number as f64 => Ok(()),
+            now => Err(format!("{now} of {number} are held")),
+        });
+        held.await.unwrap();
+    };
     // The first may have gone on at once, and more when a window ended.
-    let held = envoy.wait_for_stats(SOON, |stats| match stats.count("tidegate_queue_length", &[("policy", "p")]) {
-        now if now >= (BEFORE - 2) as f64 => Ok(()),
-        now => Err(format!("{now} of {BEFORE} are held")),
-    });
-    held.await.unwrap();
-    let outcomes = Load::new(at, Schedule::burst(requests)).http2(20).calls(|_, _| Call::get("/")).run().await;
+    held(BEFORE - 2).await;
+    let load = Load::new(at, Schedule::burst(requests)).http2(20).calls(|_, _| Call::get("/"));
+    let outcomes = tokio::spawn(load.run());
+    held(requests).await;
+    let outcomes = outcomes.await.unwrap();
     let before = before.await.unwrap().tally();
     assert_eq!(before.admitted() + before.local.get(&200).copied().unwrap_or(0), BEFORE, "{before}");
     let tally = outcomes.tally();
@@ -267,4 +274,60 @@ async fn two_thousand_held_requests_all_go_on_in_time(workers: u32) {
     assert!(last >= Duration::from_millis(1_999), "{last:?}");
     assert!(last <= SOON, "{last:?}");
     all_took_part(&envoy, workers, &["main"]).await;
+}
+
+async fn those_whose_time_passed_in_a_pause_do_not_go_on_all_at_once(workers: u32) {
+    const HELD: usize = 30;
+    const RATE: f64 = 20.0;
+    // Longer than the last of them has to wait, by more than a busy worker is late.
+    const PAUSE: Duration = Duration::from_secs(3);
+    let config = |name: &str, burst: usize| {
+        let mut config = limits(json!([{"name": "r", "rate": "20/s", "burst": burst, "pace": {"max_wait": "10s"}}]));
+        config["policies"][0]["name"] = json!(name);
+        tidegate(name, &config)
+    };
+    // The control's bucket is full again after the pause, and holds as many as were held.
+    let bursts = [("main", 1), ("control", HELD)];
+    let (_upstream, envoy) = start(workers, bursts.map(|(name, burst)| config(name, burst))).await;
+    let begun = Instant::now();
+    let volleys =
+        bursts.map(|(name, burst)| tokio::spawn(volley(envoy.address(name), burst + HELD, |_| Call::get("/"))));
+    // Enough to see: the first of them go on meanwhile.
+    let held = envoy.wait_for_stats(SOON, |stats| {
+        let held = |policy| stats.count("tidegate_queue_length", &[("policy", policy)]);
+        match (held("main"), held("control")) {
+            (main, control) if main.min(control) >= 20.0 => Ok(()),
+            held => Err(format!("held: {held:?}")),
+        }
+    });
+    held.await.unwrap();
+    envoy.pause().await.unwrap();
+    tokio::time::sleep(PAUSE).await;
+    let resumed = begun.elapsed();
+    envoy.unpause().unwrap();
+    let mut after = Vec::new();
+    for (run, (name, burst)) in volleys.into_iter().zip(bursts) {
+        let outcomes = run.await.unwrap();
+        let tally = outcomes.tally();
+        assert_eq!(tally.admitted(), burst + HELD, "{name}: {tally}");
+        let answered = outcomes.all.iter().map(|outcome| outcome.intended + outcome.latency);
+        let mut answered: Vec<_> = answered.filter_map(|at| at.checked_sub(resumed)).collect();
+        answered.sort_unstable();
+        after.push(answered);
+    }
+    let [main, control] = after.try_into().unwrap();
+    println!(
+        "pause, {workers} workers: {} of those held went on within {:?} after it, of a burst for all {} within {:?}",
+        main.len(),
+        main.last(),
+        control.len(),
+        control.last()
+    );
+    // The load began a little after the clock.
+    let most = |time: Duration| 1 + (RATE * (time + LATE).as_secs_f64()) as usize;
+    let within = |answered: &[Duration]| answered.iter().zip(1..).all(|(at, number)| number <= most(*at));
+    assert!(main.len() >= 15 && within(&main), "{main:?}");
+    assert!(!within(&control), "{control:?}");
+    wait_for_stat(&envoy, "tidegate_queue_length", "main", 0).await;
+    all_took_part(&envoy, workers, &["main", "control"]).await;
 }

@@ -1,5 +1,7 @@
 //! Updates of the configuration: what did not change keeps its balances, what did leaves no pages behind.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use tidegate_harness::client;
 use tidegate_harness::envoy::{Envoy, Tidegate};
@@ -148,15 +150,23 @@ async fn the_memory_that_is_said_at_start_is_what_the_tables_take() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forty_changes_of_a_large_limit_take_no_pages_beyond_its_places() {
-    // 65 536 keys are about 2.5 MB of pages: forty changes would leave 100 MB behind.
+async fn sixty_changes_of_a_large_limit_take_no_pages_beyond_its_places() {
+    // 65 536 keys are about 2.5 MB of pages: forty changes more than there are places would leave 100 MB behind.
     let config = |change: u32| {
         limits(json!([{"name": "each", "rate": "1/h", "key": [{"header": "x-client"}], "max_keys": 65_536 - change}]))
     };
     let mut envoy = envoy(2, &config(1)).await;
     let update = async |envoy: &mut Envoy, change: u32| {
         envoy.update_listeners(&[tidegate("main", &config(change))]).await.unwrap();
-        assert_eq!(status(envoy, "a").await, 200, "it starts anew");
+        // Where changes come faster than those before are drained, the workers have no place in common for a while.
+        let begun = Instant::now();
+        for attempt in 0.. {
+            let statuses = statuses(envoy, 2, &format!("{change}/{attempt}")).await;
+            if statuses.iter().filter(|status| **status == 200).count() == 1 {
+                return;
+            }
+            assert!(begun.elapsed() < SOON, "change {change}, attempt {attempt}: {statuses:?}");
+        }
     };
     // A limit has 16 places; what the proxy itself keeps of an update is there by then too.
     for change in 2..=20 {
@@ -169,8 +179,4 @@ async fn forty_changes_of_a_large_limit_take_no_pages_beyond_its_places() {
     let grown = envoy.resident_bytes().unwrap().saturating_sub(before);
     println!("reload: 40 changes of a limit of 65 536 keys: {:.1} MB more", grown as f64 / MEGABYTE as f64);
     assert!(grown < 40 * MEGABYTE, "{grown} bytes");
-    // Where they come faster than those before are drained, the last find no place: that is told.
-    if envoy.stats().await.unwrap().count("tidegate_errors_total", &[("kind", "rate_limit")]) > 0.0 {
-        envoy.wait_for_log("each worker holds it by itself", 1, SOON).await.unwrap();
-    }
 }
