@@ -1,10 +1,11 @@
 //! What responses say of limits, and what they add to them.
 
 use serde_json::json;
+use tidegate_harness::Gate;
 use tidegate_harness::client::{self, Response};
 use tidegate_harness::upstream::Behaviour;
 
-use crate::support::{InTurn, all_took_part, client, limits, start, tidegate};
+use crate::support::{InTurn, SOON, all_took_part, client, limits, start, tidegate, volley};
 use crate::with_1_2_4_and_8_workers;
 
 /// `;r=` of a limit in a response, and its `;t=`.
@@ -20,6 +21,7 @@ fn told(response: &Response, limit: &str) -> (u64, Option<u64>) {
 
 with_1_2_4_and_8_workers!(
     a_cost_that_the_upstream_tells_is_charged_on_every_worker,
+    what_is_overdrawn_is_what_was_under_way,
     several_limits_are_several_items_and_retry_after_is_never_earlier_than_t,
     policies_that_apply_together_tell_each_header_once,
 );
@@ -67,6 +69,32 @@ async fn a_cost_that_the_upstream_tells_is_charged_on_every_worker(workers: u32)
         good += usize::from(control.send(client("a")).await.status == 200);
     }
     assert_eq!(good, 10);
+    all_took_part(&envoy, workers, &["main", "control"]).await;
+}
+
+async fn what_is_overdrawn_is_what_was_under_way(workers: u32) {
+    // One every six minutes. Each of the ten that are under way at once will be charged seven more.
+    const EACH: u64 = 360;
+    let config = |name: &str, limit: serde_json::Value| {
+        let mut config = limits(json!([limit]));
+        config["policies"][0]["name"] = json!(name);
+        tidegate(name, &config)
+    };
+    let charging = json!({"name": "tokens", "rate": "10/h", "charge_response": {"header": "x-tokens-used"}});
+    let listeners = [config("main", charging), config("control", json!({"name": "tokens", "rate": "10/h"}))];
+    let (upstream, envoy) = start(workers, listeners).await;
+    let gate = Gate::new();
+    upstream.always(Behaviour::respond(200).header("x-tokens-used", b"7").hold(&gate));
+    let volleys = ["main", "control"].map(|name| tokio::spawn(volley(envoy.address(name), 40, |_| client("a"))));
+    upstream.wait_for_concurrent(20, SOON).await.unwrap();
+    gate.open();
+    for (run, (name, owed)) in volleys.into_iter().zip([("main", 71), ("control", 1)]) {
+        let tally = run.await.unwrap().tally();
+        assert_eq!((tally.admitted(), tally.rejected_by(name, "rate_limited")), (10, 30), "{name}: {tally}");
+        let rejected = client::send(envoy.address(name), client("a")).await.unwrap();
+        let retry: u64 = rejected.header("retry-after").unwrap().parse().unwrap();
+        assert!((owed * EACH - 60..=owed * EACH).contains(&retry), "{name}: {retry}");
+    }
     all_took_part(&envoy, workers, &["main", "control"]).await;
 }
 
