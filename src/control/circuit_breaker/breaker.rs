@@ -1,7 +1,8 @@
 //! One breaker as one worker sees it: a copy of the shared record, and the cells that all workers add to.
 
-use super::machine::{Admission, Calls, Ending, Phase, Record};
-use super::page::{self, Content};
+use super::machine::{Admission, Ending};
+use super::record::page::{self, Content};
+use super::record::{Calls, Phase, Record};
 use super::settings::{Settings, Window};
 use super::state::{Counts, Denied, Grant, Heard, Probe, Transition, TripReason};
 use super::window::{BUCKETS, Totals, judge};
@@ -163,11 +164,11 @@ impl Breaker {
     pub fn acquire(&mut self, at: &mut At<'_>) -> Result<Decision, ShareError> {
         let record = self.record(at.settings, at.share)?;
         match record.admission(at.settings, at.now, at.rng) {
-            Admission::Admit => Ok((Ok((record.generation, Grant::Call)), None)),
+            Admission::Admit => Ok((Ok((record.generation(), Grant::Call)), None)),
             Admission::Deny(denied) => Ok((Err(denied), None)),
             Admission::Ask => self.update(at, |record, at| {
                 let grant = record.acquire(at.settings, at.now, at.rng);
-                grant.map(|grant| (record.generation, grant))
+                grant.map(|grant| (record.generation(), grant))
             }),
         }
     }
@@ -218,7 +219,7 @@ impl Breaker {
     ) -> Result<Option<Transition>, ShareError> {
         match at.settings.window {
             // The cells have no generation: look whether it is still the permit's before adding to them.
-            Window::Time(_) if self.record(at.settings, at.share)?.generation != generation => Ok(None),
+            Window::Time(_) if self.record(at.settings, at.share)?.generation() != generation => Ok(None),
             Window::Time(duration) => self.settle_by_time(at, generation, ending, duration),
             Window::Count(length) => self.settle_by_count(at, generation, ending, length),
         }
@@ -316,7 +317,7 @@ impl Breaker {
     /// Ends a half-open state whose probes are past their timeout. The page is read each time: which probes are out is known
     /// to the worker that let them through, and it may be gone.
     pub fn expire(&mut self, at: &mut At<'_>) -> Result<Option<Transition>, ShareError> {
-        match self.record(at.settings, at.share)?.phase {
+        match self.record(at.settings, at.share)?.phase() {
             Phase::HalfOpen(_) => Ok(self.update(at, |record, at| record.expire(at.settings, at.now, at.rng))?.1),
             Phase::Closed(_) | Phase::Open(_) => Ok(None),
         }

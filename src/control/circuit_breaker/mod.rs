@@ -43,8 +43,8 @@
 
 mod breaker;
 mod machine;
-mod page;
 mod places;
+mod record;
 mod settings;
 mod state;
 mod window;
@@ -53,8 +53,9 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 
 use self::breaker::{At, Breaker, Place};
-use self::machine::{Ending, Record};
+use self::machine::Ending;
 use self::places::Places;
+use self::record::Record;
 use self::state::{Grant, Heard, Probe};
 use crate::control::{Nanos, Random};
 use crate::share::{ShareError, SharedState};

@@ -1,6 +1,6 @@
 //! Where the breakers' state is: the pages, which key has which of them, and whose they are.
 
-use super::page;
+use super::record::page;
 use super::settings::Settings;
 use crate::control::Nanos;
 use crate::control::directory::Directory;

@@ -1,6 +1,7 @@
 //! A round of probes: who is out, what has been heard of them, and how it ends.
 
-use super::{Closed, HalfOpen, Open, asked_until};
+use super::asked_until;
+use crate::control::circuit_breaker::record::{Closed, HalfOpen, Open};
 use crate::control::circuit_breaker::settings::Settings;
 use crate::control::circuit_breaker::state::{Counts, Heard, Probe, TripReason};
 use crate::control::{Nanos, Random};

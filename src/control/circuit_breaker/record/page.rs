@@ -4,16 +4,16 @@
 
 use std::cmp::Ordering;
 
-use super::machine::{Calls, Closed, HalfOpen, Open, Phase, Record};
-use super::settings::{Settings, Window};
-use super::state::{Counts, Heard, Probe, State, TripReason};
-use super::window::{BUCKETS, CountWindow, TimeWindow, Totals};
+use super::{Calls, Closed, HalfOpen, Open, Phase, Record};
+use crate::control::circuit_breaker::settings::{Settings, Window};
+use crate::control::circuit_breaker::state::{Counts, Heard, Probe, State, TripReason};
+use crate::control::circuit_breaker::window::{BUCKETS, CountWindow, TimeWindow, Totals};
 
 /// Pages come in few lengths, so that those of one setting can be used again by the next.
 const STEP: usize = 512;
 
 /// The length of a page under these settings.
-pub(super) fn length(settings: &Settings) -> usize {
+pub(in crate::control::circuit_breaker) fn length(settings: &Settings) -> usize {
     const HEADER: usize = 17;
     const TIME: usize = 9 + BUCKETS * 24;
     let window = match settings.window {
@@ -28,7 +28,7 @@ pub(super) fn length(settings: &Settings) -> usize {
 
 /// What a page says to somebody of an epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Content {
+pub(in crate::control::circuit_breaker) enum Content {
     /// Nothing yet: it was written in an earlier epoch, or never.
     Nothing,
     /// This.
@@ -38,7 +38,7 @@ pub(super) enum Content {
 }
 
 /// What is in these bytes for `epoch`; `None` when they are no page.
-pub(super) fn read(bytes: &[u8], epoch: u64, settings: &Settings) -> Option<Content> {
+pub(in crate::control::circuit_breaker) fn read(bytes: &[u8], epoch: u64, settings: &Settings) -> Option<Content> {
     let from = &mut &*bytes;
     Some(match take(from)?.cmp(&epoch) {
         Ordering::Less => Content::Nothing,
@@ -48,7 +48,7 @@ pub(super) fn read(bytes: &[u8], epoch: u64, settings: &Settings) -> Option<Cont
 }
 
 /// The bytes of a record of this epoch, as long as `length`.
-pub(super) fn write(record: &Record, epoch: u64, length: usize) -> Vec<u8> {
+pub(in crate::control::circuit_breaker) fn write(record: &Record, epoch: u64, length: usize) -> Vec<u8> {
     let mut to = Vec::with_capacity(length);
     put(&mut to, epoch);
     encode(&mut to, record);
@@ -104,7 +104,7 @@ fn encode_closed(to: &mut Vec<u8>, closed: &Closed) {
 fn decode(from: &mut &[u8], settings: &Settings) -> Option<Record> {
     let generation = take(from)?;
     let phase = match take_u8(from)? {
-        code if code == State::Closed.code() => Phase::Closed(Box::new(decode_closed(from, settings)?)),
+        code if code == State::Closed.code() => decode_closed(from, settings)?.into(),
         code if code == State::Open.code() => Phase::Open(Open {
             until: take(from)?,
             round: take_u32(from)?,

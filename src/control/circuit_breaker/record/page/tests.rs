@@ -27,7 +27,7 @@ fn closed(count: bool) -> impl Strategy<Value = Phase> {
         } else {
             Calls::Time(TimeWindow { bucket: ring.1, begins })
         };
-        Phase::Closed(Box::new(Closed { since, asked_until, run, run_ok, calls }))
+        Closed { since, asked_until, run, run_ok, calls }.into()
     })
 }
 
