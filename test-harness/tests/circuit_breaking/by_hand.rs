@@ -66,15 +66,19 @@ async fn states_set_by_hand_and_shadow_do_what_they_say() {
     assert_eq!(forced.header("x-tidegate-reason"), Some("circuit_open;policy=forced;trip=forced_open"));
     assert_eq!((forced.header("retry-after"), rig.upstream.total()), (None, 0), "nobody knows for how long");
     rig.upstream.always(Behaviour::respond(503));
-    for path in ["/disabled", "/shadow"] {
-        let tally = volley(rig.main(), 50, move |_| Call::get(path)).await.tally();
-        assert_eq!(tally.answered.get(&503), Some(&50), "{path}: {tally}");
+    // Ten at once open shadow's breaker, none of them before all have ended; it would reject the forty that follow.
+    for requests in [10, 40] {
+        for path in ["/disabled", "/shadow"] {
+            let tally = volley(rig.main(), requests, move |_| Call::get(path)).await.tally();
+            assert_eq!(tally.answered.get(&503), Some(&requests), "{path}: {tally}");
+        }
+        rig.wait_for_breaker("shadow", "upstream", OPEN).await;
     }
-    rig.wait_for_breaker("shadow", "upstream", OPEN).await;
+    rig.wait_for_decisions("shadow", "shadow_circuit_open", 40).await;
     let stats = rig.envoy.stats().await.unwrap();
     let count =
         |policy, decision| stats.count("tidegate_requests_total", &[("policy", policy), ("decision", decision)]);
-    assert_eq!(count("shadow", "shadow_admitted") + count("shadow", "shadow_circuit_open"), 50.0);
+    assert_eq!(count("shadow", "shadow_admitted"), 10.0);
     assert_eq!(count("disabled", "admitted"), 50.0);
     assert_eq!(stats.stat("tidegate_circuit_breaker_state", &[("policy", "disabled")]), None);
     // Shadow's breaker is its own: the enforcing policy for the same cluster is closed until it has seen for itself.
@@ -83,6 +87,30 @@ async fn states_set_by_hand_and_shadow_do_what_they_say() {
     volley(rig.main(), 10, |_| Call::get("/upstreams")).await;
     rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
     assert_eq!(client::get(rig.main(), "/shadow").await.unwrap().reason(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forced_open_rejects_what_has_no_key() {
+    let policy = |name: &str, state: &str| {
+        json!({
+            "name": name, "match": {"path": format!("/{name}")},
+            "circuit_breaker": {"key": [{"header": "x-key"}], "minimum_calls": 10, "open_duration": "60s", "state": state},
+            "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1000}}
+        })
+    };
+    let rig = Rig::new(4, &json!({"policies": [policy("forced", "forced_open"), policy("auto", "auto")]})).await;
+    for call in [Call::get("/forced"), call("/forced", "a", 200)] {
+        let forced = client::send(rig.main(), call).await.unwrap();
+        assert_eq!(forced.header("x-tidegate-reason"), Some("circuit_open;policy=forced;trip=forced_open"));
+    }
+    assert_eq!(rig.upstream.total(), 0);
+    // The control: for a breaker that judges for itself, what has no key is nobody's: it does not open, nor is it turned away.
+    let keyless = |status: &str| Call::get("/auto").header("x-upstream-status", status);
+    assert_eq!(volley(rig.main(), 20, move |_| keyless("503")).await.tally().admitted(), 20);
+    volley(rig.main(), 10, |_| call("/auto", "a", 503)).await;
+    rig.wait_for_breaker("auto", "a", OPEN).await;
+    assert!(!passes(&rig, "/auto", "a").await);
+    assert_eq!(client::send(rig.main(), keyless("200")).await.unwrap().status, 200);
 }
 
 /// One policy, in shadow at one listener and enforced at the other, under one filter name: they had one breaker.
@@ -95,14 +123,13 @@ async fn a_trial_opens_nothing_that_is_enforced() {
     };
     let rig = Rig::with(4, [listener("main", "enforce"), listener("trial", "shadow")]).await;
     let trial = rig.envoy.address("trial");
-    volley(trial, 40, |_| Call::get("/").header("x-upstream-status", "503")).await;
+    volley(trial, 10, |_| Call::get("/").header("x-upstream-status", "503")).await;
     rig.wait_for_idle("upstreams").await;
     assert_eq!(transitions(&rig.envoy, "open").await, 1);
     assert_eq!(volley(rig.main(), 40, |_| Call::get("/")).await.tally().admitted(), 40);
     // The controls: the trial counts what it would have rejected, and what is enforced rejects what has failed for it.
     volley(trial, 40, |_| Call::get("/")).await;
-    let would_be = rig.decisions("upstreams", "shadow_circuit_open").await;
-    assert!(would_be >= 40, "{would_be}");
+    rig.wait_for_decisions("upstreams", "shadow_circuit_open", 40).await;
     volley(rig.main(), 50, |_| Call::get("/").header("x-upstream-status", "503")).await;
     rig.wait_for_idle("upstreams").await;
     assert_eq!(transitions(&rig.envoy, "open").await, 2);

@@ -1,12 +1,12 @@
 //! Thresholds are met to the request, and late results change nothing.
 
 use serde_json::{Value, json};
-use tidegate_harness::Gate;
 use tidegate_harness::client::{self, Call};
 use tidegate_harness::upstream::Behaviour;
+use tidegate_harness::{Gate, Step};
 
 use crate::support::{Rig, SOON, until, volley, volley_beside};
-use crate::{CLOSED, OPEN, all_took_part, breaker, transitions, trip, with_1_2_4_and_8_workers};
+use crate::{CLOSED, OPEN, all_took_part, breaker, transitions, trip, trips, with_1_2_4_and_8_workers};
 
 with_1_2_4_and_8_workers!(
     a_flapping_upstream_trips_at_its_threshold_and_not_one_request_below,
@@ -145,4 +145,28 @@ async fn slow_is_what_takes_long_to_its_headers() {
     rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
     let rejected = client::get(rig.main(), "/").await.unwrap();
     assert_eq!(rejected.header("x-tidegate-reason"), Some("circuit_open;policy=upstreams;trip=slow_call_rate"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_upload_is_the_clients_and_a_slow_answer_to_it_the_upstreams() {
+    let breaker = json!({
+        "minimum_calls": 10, "open_duration": "60s", "slow_call_duration": "2s", "slow_call_rate_threshold": 50
+    });
+    let rig = crate::guarded(2, &breaker).await;
+    let pause = std::time::Duration::from_secs(3);
+    let upload = |steps: Vec<Step>| Call::new("POST", "/").body_steps(steps);
+    let (half, rest) = (Step::Data("half".into()), Step::Data("rest".into()));
+    let slow = [half.clone(), Step::Pause(pause), rest.clone()];
+    // The upstream has the whole of it before it answers, at once.
+    let outcomes = volley(rig.main(), 20, move |_| upload(slow.to_vec())).await;
+    assert_eq!(outcomes.tally().admitted(), 20);
+    assert!(outcomes.all.iter().all(|outcome| outcome.latency >= pause));
+    rig.wait_for_idle("upstreams").await;
+    assert_eq!(transitions(&rig.envoy, "open").await, 0, "the clients' time is charged to the upstream");
+    // The control: as long to the same client, but by the upstream.
+    rig.upstream.always(Behaviour::respond(200).delay(pause));
+    let at_once = [half, rest];
+    assert_eq!(volley(rig.main(), 20, move |_| upload(at_once.to_vec())).await.tally().admitted(), 20);
+    rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
+    assert_eq!(trips(&rig.envoy, "slow_call_rate").await, 1);
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_harness::client::{Call, Load, Schedule, Tally};
-use tidegate_harness::envoy::{Cluster, Route};
+use tidegate_harness::client::{self, Call, Load, Schedule, Tally};
+use tidegate_harness::envoy::{Cluster, Listener, Route};
 use tidegate_harness::upstream::{Behaviour, Upstream};
 
 use crate::support::{Rig, main_listener, until, volley};
-use crate::{config, transitions, trips};
+use crate::{OPEN, config, transitions, trips};
 
 fn ejecting() -> Value {
     json!({
@@ -16,21 +16,28 @@ fn ejecting() -> Value {
             "consecutive_5xx": 5, "interval": "0.2s", "base_ejection_time": "60s", "max_ejection_percent": 100,
             "enforcing_success_rate": 0, "enforcing_failure_percentage": 0
         },
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}}
+        // Workers hear of an ejection when it counts as one: otherwise one that follows another is kept back for a second.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"}
     })
 }
 
-/// Two endpoints, of which the first fails always.
+/// Two endpoints, of which the first fails always. Listener `control` leads there without a filter.
 async fn half_failing(cluster: impl FnOnce(Cluster) -> Cluster, route: impl FnOnce(Route) -> Route) -> (Rig, Upstream) {
     let bad = Upstream::start().await.unwrap();
     bad.always(Behaviour::respond(503));
     let breaker = json!({"minimum_calls": 20, "failure_rate_threshold": 40, "open_duration": "0.5s"});
     let listener = main_listener(&config(&breaker)).route(route(Route::prefix("/", "upstream")));
     let rig = Rig::built(2, |builder, good| {
-        builder.cluster(cluster(Cluster::new("upstream", good.address()).endpoint(bad.address()))).listener(listener)
+        let builder = builder.cluster(cluster(Cluster::new("upstream", good.address()).endpoint(bad.address())));
+        builder.listener(listener).listener(Listener::new("control"))
     })
     .await;
     (rig, bad)
+}
+
+/// Waits until Envoy has ejected so many endpoints.
+async fn wait_for_ejections(rig: &Rig, ejected: u32) {
+    rig.wait_for_stat("envoy_cluster_outlier_detection_ejections_active", &[], ejected).await;
 }
 
 async fn load(rig: &Rig) -> Tally {
@@ -52,23 +59,37 @@ async fn retries_hide_a_bad_endpoint_from_the_breaker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlier_detection_takes_a_bad_endpoint_away_before_the_breaker_trips() {
     let (rig, bad) = half_failing(|cluster| cluster.raw(ejecting()), |route| route).await;
-    // Slow enough for Envoy to eject it between its fifth failure and the eighth of twenty, at which the breaker would trip.
-    let schedule = Schedule::constant(20.0, Duration::from_secs(3));
-    let tally = Load::new(rig.main(), schedule).run().await.tally();
-    assert_eq!((transitions(&rig.envoy, "open").await, tally.rejections()), (0, 0), "{tally}");
-    assert!(bad.total() < 20, "{} requests before it was ejected", bad.total());
+    // Up to its fifth failure, which ejects it: some ten calls, fewer than the breaker judges.
+    until(async || {
+        client::get(rig.main(), "/").await.map_err(|error| error.to_string())?;
+        if bad.total() == 5 { Ok(()) } else { Err(format!("{} requests at the bad endpoint", bad.total())) }
+    })
+    .await;
+    wait_for_ejections(&rig, 1).await;
+    let tally = volley(rig.main(), 60, |_| Call::get("/")).await.tally();
+    assert_eq!(tally.answered.get(&200), Some(&60), "{tally}");
+    assert_eq!((transitions(&rig.envoy, "open").await, bad.total()), (0, 5));
+    // The control: without ejection as many requests trip.
+    let (rig, _bad) = half_failing(|cluster| cluster, |route| route).await;
+    for _ in 0..70 {
+        client::get(rig.main(), "/").await.unwrap();
+    }
+    assert!(transitions(&rig.envoy, "open").await > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_every_endpoint_ejected_the_probes_fail_until_one_is_let_back() {
-    let (rig, _bad) = half_failing(|cluster| cluster.raw(ejecting()), |route| route).await;
+    let (rig, bad) = half_failing(|cluster| cluster.raw(ejecting()), |route| route).await;
     rig.upstream.always(Behaviour::respond(503));
-    let tally = load(&rig).await;
-    assert!(transitions(&rig.envoy, "open").await > 0, "{tally}");
+    volley(rig.control(), 40, |_| Call::get("/")).await;
+    wait_for_ejections(&rig, 2).await;
     // Both endpoints are well again, but ejected: to the breaker an upstream without hosts is one that fails.
+    let seen = rig.upstream.total() + bad.total();
     rig.upstream.always(Behaviour::respond(200));
-    _bad.always(Behaviour::respond(200));
-    let seen = rig.upstream.total() + _bad.total();
+    bad.always(Behaviour::respond(200));
+    let tally = volley(rig.main(), 20, |_| Call::get("/")).await.tally();
+    assert_eq!(tally.local.get(&503), Some(&20), "{tally}");
+    rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
     until(async || {
         volley(rig.main(), 1, |_| Call::get("/")).await;
         match trips(&rig.envoy, "probe_failed").await {
@@ -77,11 +98,12 @@ async fn with_every_endpoint_ejected_the_probes_fail_until_one_is_let_back() {
         }
     })
     .await;
-    assert_eq!(rig.upstream.total() + _bad.total(), seen, "no probe reached an endpoint");
+    assert_eq!(rig.upstream.total() + bad.total(), seen, "no request reached an endpoint");
     // The control: the same recovery without ejection ends with a closed breaker.
     let (rig, bad) = half_failing(|cluster| cluster, |route| route).await;
     rig.upstream.always(Behaviour::respond(503));
-    load(&rig).await;
+    volley(rig.main(), 20, |_| Call::get("/")).await;
+    rig.wait_for_breaker("upstreams", "upstream", OPEN).await;
     rig.upstream.always(Behaviour::respond(200));
     bad.always(Behaviour::respond(200));
     until(async || {
