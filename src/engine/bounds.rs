@@ -142,7 +142,7 @@ impl Engine {
         while let Some(policy) = permit.body.take_passed() {
             let rejection = Rejection { policy, reason: Reason::Invalid(Invalid::Body), limit: None, wait: None };
             self.work.applied.clear();
-            self.work.applied.push(Applied { policy, refused: None });
+            self.work.applied.push(Applied::new(policy));
             if self.enforced(0, env) {
                 permit.body.forget();
                 self.abandon(permit, env);

@@ -50,6 +50,14 @@ pub(super) struct Applied {
     pub policy: usize,
     /// Set once the policy has refused and was not carried out.
     pub refused: Option<Refusal>,
+    /// Whether chance has what the policy wants of this request carried out, once that was drawn.
+    pub enforced: Option<bool>,
+}
+
+impl Applied {
+    pub const fn new(policy: usize) -> Self {
+        Self { policy, refused: None, enforced: None }
+    }
 }
 
 /// A control's refusal, before it is known whether it is carried out.
@@ -76,12 +84,7 @@ impl Engine {
         let mut found = std::mem::take(&mut self.work.found);
         self.index.find(request, &mut found);
         self.work.applied.clear();
-        self.work.applied.extend(
-            found
-                .iter()
-                .filter_map(|&policy| usize::try_from(policy).ok())
-                .map(|policy| Applied { policy, refused: None }),
-        );
+        self.work.applied.extend(found.iter().filter_map(|&policy| usize::try_from(policy).ok()).map(Applied::new));
         self.work.found = found;
         !self.work.applied.is_empty()
     }
@@ -302,9 +305,14 @@ impl Engine {
         }
     }
 
-    /// Whether a refusal of this policy is carried out, this time.
-    pub(super) fn enforced(&self, at: usize, env: &mut Env<'_>) -> bool {
-        self.live(at).is_some_and(|policy| !policy.shadow && drawn(policy.enforce, env))
+    /// Whether what this policy wants of the request, to refuse it or to hold it, is carried out: drawn once for both.
+    pub(super) fn enforced(&mut self, at: usize, env: &mut Env<'_>) -> bool {
+        let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { return false };
+        let enforced = applied.enforced.unwrap_or_else(|| !policy.shadow && drawn(policy.enforce, env));
+        if let Some(applied) = self.work.applied.get_mut(at) {
+            applied.enforced = Some(enforced);
+        }
+        enforced
     }
 
     /// The policy has refused and is not heeded: what it granted is given back, the others go on.

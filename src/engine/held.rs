@@ -4,6 +4,11 @@
 //! What the stream itself says, in the host, is the authority on who waits: it is set from the moment a stream is
 //! paused until it is asked about again or ends, whichever comes first. Only who waits is ever resumed, and nobody twice.
 //!
+//! A process that stands still, stopped or with its machine, lets times pass that nobody could use. That is seen by who is due when
+//! it runs again: where nobody was left behind when the timer last went off, the first of them is late by as long as nothing
+//! ran. Those whose time passed meanwhile are to be given a new one. A worker that is merely busy, and even one that lets fewer
+//! go on than are due, is late by less than [`STOOD`] from one turn to the next, and theirs stand.
+//!
 //! The host's timer is set for the first of those whose time comes. It counts in whole milliseconds, so a stream goes on up
 //! to one millisecond after its time, or as much later as the worker is busy; never before. While anybody waits in a
 //! queue it goes off every millisecond: a place that another worker gave back is seen by nothing else.
@@ -33,6 +38,9 @@ const AT_ONCE: usize = 64;
 
 const MILLISECOND: Nanos = 1_000_000;
 
+/// A worker on which nothing has run for longer than this stood still.
+pub const STOOD: Nanos = 500 * MILLISECOND;
+
 /// The streams of a worker that wait.
 #[derive(Debug, Default)]
 pub struct Waiting {
@@ -41,12 +49,34 @@ pub struct Waiting {
     queued: usize,
     /// How many have gone on since the timer last went off.
     gone_on: usize,
+    /// When those who were due last went on, if not all of them could.
+    behind: Option<Nanos>,
+    /// When the worker ran again after it had last stood still.
+    ran_again: Nanos,
 }
 
 impl Waiting {
     /// Whether another stream may wait.
     pub fn has_room(&self) -> bool {
         self.due.len().saturating_add(self.queued) < MOST
+    }
+
+    /// Those who are due are about to go on.
+    pub fn turn_begins(&mut self, now: Nanos) {
+        let since = self.behind.or_else(|| self.due.first().map(|(until, _)| *until));
+        if since.is_some_and(|since| now.saturating_sub(since) > STOOD) {
+            self.ran_again = now;
+        }
+    }
+
+    /// As many have gone on as could.
+    pub fn turn_ends(&mut self, now: Nanos) {
+        self.behind = self.due(now).map(|_| now);
+    }
+
+    /// Whether the worker stood still when the time of this one came.
+    pub fn has_missed(&self, held: Held) -> bool {
+        matches!(held, Held::Until(until) if until < self.ran_again)
     }
 
     /// Whether another stream may go on in the callbacks that run now.
@@ -57,6 +87,11 @@ impl Waiting {
     /// A stream goes on.
     pub fn goes_on(&mut self) {
         self.gone_on = self.gone_on.saturating_add(1);
+    }
+
+    /// It did not: it is held again.
+    pub fn stays(&mut self) {
+        self.gone_on = self.gone_on.saturating_sub(1);
     }
 
     /// The timer has gone off: no stream that went on is on the stack any more.

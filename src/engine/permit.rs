@@ -57,6 +57,8 @@ pub struct Permit {
     pub(super) queued_since: Option<Nanos>,
     /// Set while the request is held.
     pub(super) waiting: Option<Waiting>,
+    /// Its time has been missed once.
+    pub(super) missed: bool,
     /// Its body, if that is counted.
     pub(super) body: Body,
 }
@@ -74,6 +76,8 @@ pub(super) struct Waiting {
     pub turn: Option<Come>,
     /// It is among those counted as waiting.
     pub counted: bool,
+    /// The process stood still when its time came.
+    pub missed: bool,
 }
 
 /// How a turn in a queue has come.
@@ -109,6 +113,15 @@ impl Permit {
     /// Whether nothing is held, nobody waits, and nothing is counted.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty() && self.waiting.is_none() && !self.body.is_counted()
+    }
+
+    /// The process stood still when its time came: it is to be charged anew. Once: a process that stands still over and over
+    /// lets it go on the next time.
+    pub fn miss(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.missed = !self.missed;
+            self.missed = true;
+        }
     }
 
     /// Whether a place of this policy's limits is held.

@@ -13,10 +13,6 @@ use super::permit::{Held, Permit, Waiting, What};
 use super::rejection::{Reason, Rejection};
 use super::{Engine, Env, stats};
 
-/// How late a request that was held may go on with the time that it was given. Timers and busy workers are late by less;
-/// what is later than this stood still.
-const LATE: Nanos = 100_000_000;
-
 /// The most that one response can be charged: as much as the largest burst.
 const MOST_CHARGED_LATE: u64 = 1_000_000_000;
 
@@ -78,8 +74,16 @@ impl Rate {
         self.settings.pace.filter(|_| may_wait).map_or(0, nanos)
     }
 
+    /// Gives a charge back.
+    pub fn refund(&mut self, charged: Charged, policy: &str, env: &Env<'_>) {
+        let share = share_of(&self.settings, env);
+        if let Err(cause) = self.limiter.refund(share, charged, env.now) {
+            self.count_not_made(cause, policy, env);
+        }
+    }
+
     /// Counts a refund or a late charge that was not made.
-    pub fn count_not_made(&self, cause: NotMade, policy: &str, env: &Env<'_>) {
+    fn count_not_made(&self, cause: NotMade, policy: &str, env: &Env<'_>) {
         match cause {
             NotMade::Unavailable => env.count_errors("rate_limit", 1),
             NotMade::Contended => self.note(policy, false, true, env),
@@ -167,8 +171,6 @@ impl Engine {
 
     /// Charges every rate limit that was found to apply, or none.
     pub(super) fn charge_rates(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
-        // Chance decides once for each policy whether it holds the request, however many of its limits would.
-        let mut holds: Option<(usize, bool)> = None;
         for next in 0..self.work.charges.len() {
             let Some(charge) = self.work.charges.get(next).copied() else { break };
             let live = live_mut(&mut self.policies, &self.work.applied, charge.applied);
@@ -183,7 +185,7 @@ impl Engine {
                         env.count_errors("rate_limit", 1);
                     }
                     rate.note(&policy.name, charged.budget.overflow, false, env);
-                    let until = if until > env.now && self.holds(&mut holds, charge.applied, env) { until } else { 0 };
+                    let until = if until > env.now && self.enforced(charge.applied, env) { until } else { 0 };
                     let what = What::Charge { limit: charge.limit, quota: charge.quota, charged, until };
                     permit.held.push(Held { policy: applied.policy, what });
                 }
@@ -200,35 +202,31 @@ impl Engine {
         None
     }
 
-    /// Charges anew, as one that comes now, a request that was held until a time that has long passed: those that were
-    /// given times while the process stood still would all go on at once otherwise, and by now their tokens are others'.
-    /// What it was charged for that time is lost.
+    /// Charges anew, as one that comes now, a request whose time passed while the process stood still: all those that were
+    /// given times then would go on at once otherwise. What it was charged is given back as far as it can be: its tokens may
+    /// have overflowed since, as they would have had it never come.
     pub(super) fn charge_anew(&mut self, waiting: &Waiting, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
-        let (_, until) = permit.holds_until(0).filter(|_| waiting.seat.is_none())?;
-        if env.now <= until.saturating_add(LATE) {
+        if !waiting.missed {
             return None;
         }
         self.work.charges.clear();
-        permit.held.retain(|held| {
-            let What::Charge { limit, quota, charged, until: 1.. } = &held.what else { return true };
-            let rate = self.policies.get(held.policy).and_then(|policy| policy.rates.get(*limit));
-            let applied = self.work.applied.iter().position(|applied| applied.policy == held.policy);
-            let (Some(rate), Some(applied)) = (rate, applied) else { return true };
-            let passed = rate.limiter.has_passed(charged, env.now);
-            if passed {
-                let Charged { key, cost, .. } = *charged;
-                self.work.charges.push(Charge { applied, limit: *limit, key, quota: *quota, cost, left: None });
+        let passed = |held: &Held| match &held.what {
+            What::Charge { limit, charged, until: 1.., .. } => {
+                let rate = self.policies.get(held.policy).and_then(|policy| policy.rates.get(*limit));
+                rate.is_some_and(|rate| rate.limiter.has_passed(charged, env.now))
             }
-            !passed
-        });
-        self.charge_rates(permit, env)
-    }
-
-    fn holds(&self, decided: &mut Option<(usize, bool)>, at: usize, env: &mut Env<'_>) -> bool {
-        match *decided {
-            Some((policy, holds)) if policy == at => holds,
-            _ => decided.insert((at, self.enforced(at, env))).1,
+            _ => false,
+        };
+        let passed: Vec<Held> = permit.held.extract_if(.., |held| passed(held)).collect();
+        for Held { policy: index, what } in passed {
+            let What::Charge { limit, quota, charged, .. } = what else { continue };
+            let Some(policy) = self.policies.get_mut(index) else { continue };
+            let Some(rate) = policy.rates.get_mut(limit) else { continue };
+            let Some(applied) = self.work.applied.iter().position(|applied| applied.policy == index) else { continue };
+            self.work.charges.push(Charge { applied, limit, key: charged.key, quota, cost: charged.cost, left: None });
+            rate.refund(charged, &policy.name, env);
         }
+        self.ask(permit, env).or_else(|| self.charge_rates(permit, env))
     }
 
     /// What a client that a limit rejected is told: of all limits that were asked, of the policies that still apply and are

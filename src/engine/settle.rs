@@ -3,7 +3,6 @@
 use crate::control::Nanos;
 use crate::control::circuit_breaker::{CircuitBreakers, State};
 
-use super::compile::share_of;
 use super::gauges::{key_label, show};
 use super::headers::{Tell, rate_limit_headers};
 use super::judge::settle_breaker;
@@ -39,6 +38,7 @@ impl Permit {
         self.connect = request.method() == b"CONNECT";
         self.answer = Answer::default();
         self.waiting = None;
+        self.missed = false;
         self.body.forget();
     }
 }
@@ -136,10 +136,7 @@ impl Engine {
             match what {
                 What::Charge { limit, charged, .. } => {
                     if let Some(rate) = policy.rates.get_mut(limit) {
-                        let share = share_of(&rate.settings, env);
-                        if let Err(cause) = rate.limiter.refund(share, charged, env.now) {
-                            rate.count_not_made(cause, &policy.name, env);
-                        }
+                        rate.refund(charged, &policy.name, env);
                     }
                 }
                 // It passed all the same: that it ended so says nothing.

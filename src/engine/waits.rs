@@ -88,7 +88,7 @@ impl Engine {
         self.give_back(permit, |held| !matches!(held.what, What::Charge { .. } | What::Outcome), env);
         let applied = self.work.applied.clone();
         let counted = self.waits(policy).is_some_and(|waits| waits.begin(env));
-        permit.waiting = Some(Waiting { since: env.now, policy, applied, seat, turn: None, counted });
+        permit.waiting = Some(Waiting { since: env.now, policy, applied, seat, turn: None, counted, missed: false });
     }
 
     /// The request waits no more.

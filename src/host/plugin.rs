@@ -190,6 +190,7 @@ impl Plugin {
     /// Asks again about streams whose time or turn has come, in a callback of this context. Only in callbacks that return
     /// nothing: where one of these streams is rejected, the host would take what the callback returns for a wish to pause.
     fn resume(&mut self, callback: &Callback, context: u32, now: Nanos) {
+        self.world.waiting.turn_begins(now);
         while self.world.waiting.may_go_on() {
             let Some(stream) = self.world.waiting.due(now).or_else(|| self.take_turn()) else { break };
             self.world.waiting.goes_on();
@@ -197,12 +198,18 @@ impl Plugin {
             // The host refuses both calls if the client has just left; the stream's end is told next.
             if abi::set_effective_context(stream).is_ok()
                 && let Some(open) = self.streams.get(stream)
-                && let Action::Continue = self.world.resume(callback, stream, open)
             {
-                let _ = abi::continue_request();
+                match self.world.resume(callback, stream, open) {
+                    Action::Continue => {
+                        let _ = abi::continue_request();
+                    }
+                    Action::Pause if open.held.is_some() => self.world.waiting.stays(),
+                    Action::Pause => {}
+                }
             }
             let _ = abi::set_effective_context(context);
         }
+        self.world.waiting.turn_ends(now);
     }
 
     /// Whose turn it is in a queue, of all engines that have streams here; it has been granted.
@@ -231,8 +238,13 @@ impl Plugin {
 
     /// A stream is held no longer.
     fn release(&mut self, stream: u32) {
-        if let Some(held) = self.streams.get(stream).and_then(|open| open.held.take()) {
+        if let Some(open) = self.streams.get(stream)
+            && let Some(held) = open.held.take()
+        {
             self.world.waiting.remove(held, stream);
+            if self.world.waiting.has_missed(held) {
+                open.permit.miss();
+            }
         }
     }
 

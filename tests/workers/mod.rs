@@ -70,7 +70,7 @@ pub struct Admitted {
     pub worker: usize,
     engine: usize,
     stream: u32,
-    permit: Permit,
+    pub permit: Permit,
     /// The refusal that was not carried out.
     pub shadow: Option<String>,
     /// Until when it is held.

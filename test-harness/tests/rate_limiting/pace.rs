@@ -272,7 +272,8 @@ async fn two_thousand_held_requests_all_go_on_in_time(workers: u32) {
     let last = outcomes.all.iter().map(|outcome| outcome.latency).max().unwrap();
     println!("2000 at 1000/s, {workers} workers: the last answered after {last:?}");
     assert!(last >= Duration::from_millis(1_999), "{last:?}");
-    assert!(last <= SOON, "{last:?}");
+    // Thrice that, where the machine is busy: no token was lost over and over.
+    assert!(last <= Duration::from_secs(6), "{last:?}");
     all_took_part(&envoy, workers, &["main"]).await;
 }
 
