@@ -8,6 +8,7 @@
 //! Where pages are used again, each says in which epoch it was written: those of an earlier one list nobody.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::share::{Pages, ShareError, SharedState, Version};
 
@@ -23,10 +24,32 @@ const PAGE: usize = HEADER + ENTRIES * 8;
 pub(super) struct Directory {
     pages: Pages,
     max_keys: u32,
-    known: HashMap<u64, u32>,
+    known: Known,
     /// How many places have been read, all of them taken.
     read: u32,
     epoch: u64,
+}
+
+/// Places by the hashes of their keys, which nobody can choose: they need no hashing again.
+type Known = HashMap<u64, u32, BuildHasherDefault<Hashed>>;
+
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 /// A page, and where its first free entry is.
@@ -40,12 +63,12 @@ impl Directory {
     /// Opens the directory of this name; 0 is the epoch where its pages are nobody else's.
     pub fn open(share: &dyn SharedState, name: &str, max_keys: u32, epoch: u64) -> Result<Self, ShareError> {
         let pages = share.pages(&format!("{name}.keys"), max_keys.div_ceil(ENTRIES as u32), &[0; PAGE])?;
-        Ok(Self { pages, max_keys, known: HashMap::new(), read: 0, epoch })
+        Ok(Self { pages, max_keys, known: Known::default(), read: 0, epoch })
     }
 
     /// Begins anew, in another epoch: no key has a place.
     pub fn move_to(&mut self, epoch: u64) {
-        *self = Self { epoch, known: HashMap::new(), read: 0, ..*self };
+        *self = Self { epoch, known: Known::default(), read: 0, ..*self };
     }
 
     /// The place of a key; the shared one, numbered `max_keys`, when all places are taken.
@@ -79,11 +102,7 @@ impl Directory {
     }
 
     /// Reads page after page until it is enough, or there are no more entries.
-    fn read_on(
-        &mut self,
-        share: &dyn SharedState,
-        enough: impl Fn(&HashMap<u64, u32>) -> bool,
-    ) -> Result<(), ShareError> {
+    fn read_on(&mut self, share: &dyn SharedState, enough: impl Fn(&Known) -> bool) -> Result<(), ShareError> {
         let mut before = None;
         while self.read < self.max_keys && before != Some(self.read) && !enough(&self.known) {
             before = Some(self.read);

@@ -19,6 +19,7 @@ use crate::control::rate_limit::{self, RateLimiter};
 use crate::matching::{Index, KeyExtractor};
 use crate::share::{ShareError, SharedState};
 
+use super::headers::policy_item;
 use super::quotas::Quotas;
 use super::shedding::Concurrency;
 use super::stats::{self, MetricId};
@@ -60,6 +61,8 @@ pub(super) struct Rate {
     pub settings: config::RateLimit,
     pub key: KeyExtractor,
     pub quotas: Quotas,
+    /// What clients are told of each quota, whatever is left of it.
+    pub listed: Vec<String>,
     pub limiter: RateLimiter,
 }
 
@@ -169,6 +172,7 @@ fn compile(
         let mut rate = Rate {
             name: settings.name.clone(),
             key: KeyExtractor::new(&settings.key),
+            listed: quotas.all().map(|quota| listed(&settings.name, quota)).collect(),
             quotas,
             limiter: limiter.map_err(|error| failed("rate limit", error))?,
             settings: settings.clone(),
@@ -248,6 +252,10 @@ fn breaker_settings(settings: &config::CircuitBreaker) -> circuit_breaker::Setti
             config::BreakerControl::Disabled => circuit_breaker::Mode::Disabled,
         },
     }
+}
+
+fn listed(limit: &str, quota: &config::Quota) -> String {
+    policy_item(limit, quota.rate.count, quota.rate.period.as_secs())
 }
 
 fn rate_settings(settings: &config::RateLimit, quotas: &Quotas) -> rate_limit::Settings {

@@ -21,10 +21,10 @@ const LARGEST_INTEGER: u64 = 999_999_999_999_999;
 pub struct RateView<'a> {
     /// The limit's name: letters, digits, `_` and `-`, so it needs no quoting rules beyond the quotes.
     pub name: &'a str,
+    /// The limit and its quota, as [`policy_item`] has them: written once, since requests do not change them.
+    pub policy: &'a str,
     /// Requests per period.
     pub count: u64,
-    /// The period in seconds.
-    pub period_seconds: u64,
     /// Whole requests left.
     pub remaining: u64,
     /// How long until more is left; `None` when nothing is used.
@@ -45,6 +45,11 @@ pub fn seconds_up(nanos: Nanos) -> u64 {
     nanos.div_ceil(1_000_000_000)
 }
 
+/// A limit as `RateLimit-Policy` lists it: so many requests per period, which is in seconds.
+pub fn policy_item(name: &str, count: u64, period_seconds: u64) -> String {
+    format!("\"{name}\";q={};w={period_seconds}", count.min(LARGEST_INTEGER))
+}
+
 /// Calls `tell(name, value, how)` for each header these limits call for, each with what its policy wants told. `text` is where
 /// values are written, for its memory.
 pub fn rate_limit_headers<'v>(
@@ -55,16 +60,17 @@ pub fn rate_limit_headers<'v>(
     let ietf = limits.clone().filter(|(wanted, _)| wanted.ietf).map(|(_, limit)| limit);
     text.clear();
     for limit in ietf.clone() {
-        item(text, limit.name);
-        number(text, ";q=", limit.count.min(LARGEST_INTEGER));
-        number(text, ";w=", limit.period_seconds);
+        next_item(text);
+        text.push_str(limit.policy);
     }
     if !text.is_empty() {
         tell("ratelimit-policy", text, Tell::Beside);
         text.clear();
         for limit in ietf {
-            item(text, limit.name);
-            number(text, ";r=", limit.remaining.min(LARGEST_INTEGER));
+            next_item(text);
+            text.push('"');
+            text.push_str(limit.name);
+            number(text, "\";r=", limit.remaining.min(LARGEST_INTEGER));
             if let Some(grows_in) = limit.grows_in {
                 number(text, ";t=", seconds_up(grows_in));
             }
@@ -86,11 +92,11 @@ pub fn rate_limit_headers<'v>(
     }
 }
 
-/// Appends a list's next item.
-fn item(text: &mut String, name: &str) {
-    text.push_str(if text.is_empty() { "\"" } else { ", \"" });
-    text.push_str(name);
-    text.push('"');
+/// Parts what comes next from the list's items before it.
+fn next_item(text: &mut String) {
+    if !text.is_empty() {
+        text.push_str(", ");
+    }
 }
 
 /// Appends a number after its label.
@@ -98,17 +104,19 @@ fn number(text: &mut String, label: &str, value: u64) {
     text.push_str(label);
     // By hand: the formatter takes a twelfth of the whole time of a request in here.
     let mut digits = [b'0'; 20];
-    let (mut rest, mut length) = (value, 0usize);
+    let mut rest = value;
+    let mut first = digits.len();
     for digit in digits.iter_mut().rev() {
         // A remainder of ten fits a byte.
         *digit = b'0'.saturating_add((rest % 10) as u8);
         rest /= 10;
-        length = length.saturating_add(1);
+        first = first.saturating_sub(1);
         if rest == 0 {
             break;
         }
     }
-    text.extend(digits.iter().skip(digits.len().saturating_sub(length)).map(|digit| char::from(*digit)));
+    let digits = digits.get(first..).and_then(|digits| std::str::from_utf8(digits).ok());
+    text.push_str(digits.unwrap_or_default());
 }
 
 #[cfg(test)]
@@ -126,10 +134,15 @@ mod tests {
         told(&limits.iter().map(|limit| (wanted, *limit)).collect::<Vec<_>>())
     }
 
-    const BURST: RateView<'_> =
-        RateView { name: "burst", count: 100, period_seconds: 60, remaining: 50, grows_in: Some(29_000_000_001) };
+    const BURST: RateView<'_> = RateView {
+        name: "burst",
+        policy: "\"burst\";q=100;w=60",
+        count: 100,
+        remaining: 50,
+        grows_in: Some(29_000_000_001),
+    };
     const DAILY: RateView<'_> =
-        RateView { name: "daily", count: 1000, period_seconds: 86_400, remaining: 7, grows_in: None };
+        RateView { name: "daily", policy: "\"daily\";q=1000;w=86400", count: 1000, remaining: 7, grows_in: None };
     const IETF: ResponseHeaders = ResponseHeaders { ietf: true, legacy: false, reason: true };
 
     const LEGACY: ResponseHeaders = ResponseHeaders { ietf: false, legacy: true, reason: true };
@@ -143,6 +156,12 @@ mod tests {
                 r#"ratelimit: "burst";r=50;t=30, "daily";r=7"#,
             ]
         );
+    }
+
+    #[test]
+    fn a_limit_is_listed_with_its_quota() {
+        assert_eq!(policy_item("burst", 100, 60), BURST.policy);
+        assert_eq!(policy_item("daily", 1000, 86_400), DAILY.policy);
     }
 
     #[test]
@@ -162,7 +181,7 @@ mod tests {
     fn each_header_is_told_once_over_policies_that_want_different_ones() {
         let both = ResponseHeaders { ietf: true, legacy: true, reason: true };
         let off = ResponseHeaders { ietf: false, legacy: false, reason: true };
-        let other = RateView { name: "other", remaining: 1, ..BURST };
+        let other = RateView { name: "other", policy: "\"other\";q=100;w=60", remaining: 1, ..BURST };
         let none = RateView { name: "none", remaining: 0, ..BURST };
         assert_eq!(
             told(&[(both, BURST), (LEGACY, DAILY), (IETF, other), (off, none)]),
@@ -193,7 +212,8 @@ mod tests {
 
     #[test]
     fn integers_stay_within_what_a_structured_field_may_hold() {
-        let huge = RateView { count: u64::MAX, remaining: u64::MAX, ..DAILY };
+        let policy = policy_item("daily", u64::MAX, 86_400);
+        let huge = RateView { policy: &policy, count: u64::MAX, remaining: u64::MAX, ..DAILY };
         assert!(written(IETF, &[huge]).iter().all(|line| line.contains("999999999999999") && !line.contains("18446")));
     }
 }

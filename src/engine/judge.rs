@@ -13,6 +13,7 @@ use crate::matching::HeaderMap;
 use super::compile::Policy;
 use super::outcome::{Ending, Verdict, classify};
 use super::permit::{Answer, Held, Permit, What};
+use super::rates::whole_number;
 use super::retry_after::retry_after;
 use super::settle::{Stream, report};
 use super::{Engine, Env};
@@ -238,8 +239,8 @@ fn is_via_upstream(details: Option<&[u8]>) -> bool {
     details.is_none_or(|details| details == VIA_UPSTREAM)
 }
 
-fn parse_number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
-    std::str::from_utf8(value).ok()?.trim().parse().ok()
+fn parse_number<T: TryFrom<u64>>(value: &[u8]) -> Option<T> {
+    T::try_from(whole_number(value)?).ok()
 }
 
 /// A status that cannot be read is `UNKNOWN` to the client, so it is here.

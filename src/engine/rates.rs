@@ -46,11 +46,10 @@ impl Left {
 impl Rate {
     /// What a client is told of this limit.
     pub fn view(&self, left: Left) -> RateView<'_> {
-        let quota = self.quotas.get(left.quota).unwrap_or(&self.settings.quota);
         RateView {
             name: &self.name,
-            count: quota.rate.count,
-            period_seconds: quota.rate.period.as_secs(),
+            policy: self.listed.get(left.quota).map_or("", String::as_str),
+            count: self.quotas.get(left.quota).unwrap_or(&self.settings.quota).rate.count,
             remaining: left.remaining,
             grows_in: left.grows_in,
         }

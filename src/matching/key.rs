@@ -73,15 +73,15 @@ impl Source {
     /// Appends one component; `None` when it is absent.
     fn write(&self, request: &Request<'_>, into: &mut KeyBuf) -> Option<()> {
         match self {
-            Self::Header(name) => into.push(request.headers().get(name)?.iter().copied()),
+            Self::Header(name) => into.push_bytes(request.headers().get(name)?),
             Self::Query(name) => into.push(Decoded(parameter(request.query(), name).next()?)),
             Self::Cookie(name) => {
                 let value = request.headers().all(b"cookie").find_map(|header| cookie(header, name))?;
-                into.push(value.iter().copied())
+                into.push_bytes(value)
             }
             Self::PathSegment(position) => {
                 let segment = segments(request.path())?.nth(usize::from(*position))?;
-                into.push(not_empty(segment)?.iter().copied())
+                into.push_bytes(not_empty(segment)?)
             }
             Self::Attribute(attribute) => {
                 let value = match attribute {
@@ -92,9 +92,9 @@ impl Source {
                     Attribute::Cluster => request.cluster()?,
                     Attribute::Scheme => request.scheme(),
                 };
-                into.push(not_empty(value)?.iter().copied())
+                into.push_bytes(not_empty(value)?)
             }
-            Self::Property(path) => into.push(request.property(path)?.iter().copied()),
+            Self::Property(path) => into.push_bytes(request.property(path)?),
             Self::ClientIp(source) => {
                 let address = address::client(request, *source)?;
                 into.component(|bytes| address::write(address, bytes))
@@ -141,7 +141,7 @@ impl KeyBuf {
     pub fn of(components: &[impl AsRef<[u8]>]) -> Self {
         let mut key = Self { bytes: Vec::new() };
         // A component is as long as a configuration at most, so each is written.
-        components.iter().for_each(|component| _ = key.push(component.as_ref().iter().copied()));
+        components.iter().for_each(|component| _ = key.push_bytes(component.as_ref()));
         key
     }
 
@@ -174,6 +174,10 @@ impl KeyBuf {
         label::of(self)
     }
 
+    fn push_bytes(&mut self, component: &[u8]) -> Option<()> {
+        self.component(|bytes| bytes.extend_from_slice(component))
+    }
+
     fn push(&mut self, component: impl Iterator<Item = u8>) -> Option<()> {
         self.component(|bytes| bytes.extend(component))
     }
@@ -181,7 +185,7 @@ impl KeyBuf {
     /// Appends what `write` appends, with its length in front. Returns `None` beyond 4 GiB, which no header reaches.
     fn component(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Option<()> {
         let start = self.bytes.len();
-        self.bytes.extend([0; LENGTH]);
+        self.bytes.extend_from_slice(&[0; LENGTH]);
         write(&mut self.bytes);
         let place = self.bytes.get_mut(start..)?;
         let length = u32::try_from(place.len().checked_sub(LENGTH)?).ok()?;

@@ -33,13 +33,12 @@ impl TokenBucket {
         self.per_nano == 1
     }
 
-    // Two u64 multiplied fit a u128 with room for one more u64.
     fn ticks(&self, nanos: Nanos) -> u128 {
-        u128::from(nanos) * u128::from(self.per_nano)
+        if self.is_whole() { u128::from(nanos) } else { product(nanos, self.per_nano) }
     }
 
     fn tokens(&self, count: u64) -> u128 {
-        u128::from(count) * u128::from(self.interval)
+        product(count, self.interval)
     }
 
     fn nanos_up(&self, ticks: u128) -> Nanos {
@@ -110,6 +109,16 @@ impl Rule for TokenBucket {
         let due = due.min(tat);
         self.set_tat(words, tat - due);
         self.nanos_up(due)
+    }
+}
+
+/// Two u64 multiplied fit a u128 with room for one more u64.
+fn product(a: u64, b: u64) -> u128 {
+    // WebAssembly has no multiplication as wide: it is a call, and seldom needed.
+    if a.leading_zeros() + b.leading_zeros() >= u64::BITS {
+        u128::from(a.wrapping_mul(b))
+    } else {
+        u128::from(a) * u128::from(b)
     }
 }
 
