@@ -68,6 +68,11 @@ impl Engine {
             self.charge_responses(headers, permit, env);
         }
         self.tell_rates(stream, permit);
+        if !permit.body.is_counted() {
+            // Nothing can reject the request any more, so its charges stand: where they are all that it holds, its end costs
+            // nothing, not even a look at the clock.
+            permit.held.retain(|held| !matches!(held.what, What::Charge { .. }));
+        }
     }
 
     fn tell_rates(&mut self, stream: &dyn Stream, permit: &Permit) {

@@ -58,3 +58,22 @@ fn a_fixed_limit_asks_nothing_and_one_that_learns_what_a_breaker_asks() {
     assert_eq!(shedding(r#"{"algorithm": "fixed", "limit": 5}"#, &Answer::status("503")), 0);
     assert_eq!(shedding("{}", &Answer::status("200")), 2);
 }
+
+#[test]
+fn what_was_only_charged_is_done_with_the_answers_headers_and_its_end_asks_for_nothing() {
+    let holds = |more: &str| {
+        let limit = r#""rate_limits": [{"name": "r", "rate": "9/s", "charge_response": {"header": "x-cost"}}]"#;
+        let mut proxy = Workers::new(1, &format!(r#"{{"policies": [{{"name": "p", {limit}{more}}}]}}"#));
+        let mut admitted = proxy.ask(0, &[]).expect("the first of nine");
+        assert!(admitted.holds_anything());
+        proxy.start_answer(&mut admitted, &Answer::status("200").header("x-cost", "3"));
+        let holds = admitted.holds_anything();
+        let refused = (0..9).find(|_| proxy.ask(0, &[]).is_err());
+        assert_eq!(refused, Some(5), "and what it cost stays charged");
+        holds
+    };
+    assert!(!holds(""));
+    // The controls: a place is held to the end, and a body that is still counted may cost the request its admission.
+    assert!(holds(r#", "load_shedding": {"limit": {"algorithm": "fixed", "limit": 99}}"#));
+    assert!(holds(r#", "request_limits": {"max_body_bytes": 100}"#));
+}

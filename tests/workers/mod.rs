@@ -80,6 +80,13 @@ pub struct Admitted {
     raw: Vec<u8>,
 }
 
+impl Admitted {
+    /// Whether there is anything left for its stream's end.
+    pub fn holds_anything(&self) -> bool {
+        !self.permit.is_empty()
+    }
+}
+
 impl Workers {
     /// So many workers with this configuration.
     pub fn new(count: usize, configuration: &str) -> Self {
