@@ -126,6 +126,7 @@ impl Ending {
             None => self.status == Some(SERVICE_UNAVAILABLE),
         };
         match classify(failures, &Outcomes::default(), self) {
+            Verdict::Ignored if self.client_left() && self.status.is_none() => Ended::Left,
             Verdict::Ignored => Ended::Ignored,
             Verdict::Success => Ended::Success,
             Verdict::Throttled => Ended::Dropped,

@@ -53,7 +53,7 @@ impl Throttling {
         match ending.ended(&self.failures) {
             Ended::Success => self.throttle.settle(env.share, true),
             Ended::Failure | Ended::Dropped => self.throttle.settle(env.share, false),
-            Ended::Ignored => {}
+            Ended::Left | Ended::Ignored => {}
         }
     }
 

@@ -12,3 +12,4 @@ mod compare;
 mod limits;
 mod noise;
 mod sim;
+mod start;

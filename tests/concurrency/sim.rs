@@ -33,6 +33,8 @@ pub enum Change {
     Slots(usize),
     /// Mean service time.
     Service(Nanos),
+    /// So much work of others, who have gone, comes to the upstream's queue at once.
+    Backlog(u32),
 }
 
 /// Who stands still for a moment, as on a machine that others use too.
@@ -131,7 +133,8 @@ enum Event {
     Ask(u32),
     Burst(u32),
     Enter(usize),
-    Finish(usize),
+    /// Of a request, or of others' work.
+    Finish(Option<usize>),
     Hear(usize),
     Leave(usize),
     Fail(usize),
@@ -156,7 +159,8 @@ struct Sim {
     sequence: u64,
     requests: Vec<Request>,
     flying: Vec<Flying>,
-    waiting: VecDeque<usize>,
+    /// What waits for a slot: requests, and work of others.
+    waiting: VecDeque<Option<usize>>,
     busy: usize,
     slots: usize,
     service: Nanos,
@@ -249,7 +253,7 @@ impl Sim {
             match event {
                 Event::Finish(id) => self.finish(id),
                 Event::Hear(id) => self.hear(id),
-                Event::Leave(id) => self.settle(id, Fate::Cancelled, Ended::Ignored),
+                Event::Leave(id) => self.settle(id, Fate::Cancelled, Ended::Left),
                 Event::Fail(id) => self.settle(id, Fate::Failed, Ended::Failure),
                 // The load ends, what is in flight does not.
                 _ if over => {}
@@ -335,6 +339,12 @@ impl Sim {
                 self.serve();
             }
             Change::Service(service) => self.service = service,
+            Change::Backlog(requests) => {
+                for _ in 0..requests {
+                    self.waiting.push_back(None);
+                }
+                self.serve();
+            }
         }
     }
 
@@ -381,7 +391,7 @@ impl Sim {
             if self.scenario.patience > 0 {
                 self.at(self.now + self.scenario.patience, Event::Leave(id));
             }
-            self.waiting.push_back(id);
+            self.waiting.push_back(Some(id));
             self.serve();
         }
     }
@@ -389,7 +399,7 @@ impl Sim {
     fn serve(&mut self) {
         while self.busy < self.slots && self.upstream_stands <= self.now {
             let Some(id) = self.waiting.pop_front() else { return };
-            if self.requests[id].fate.is_some() && self.scenario.patience == 0 {
+            if id.is_some_and(|id| self.requests[id].fate.is_some()) && self.scenario.patience == 0 {
                 continue;
             }
             self.busy += 1;
@@ -404,14 +414,16 @@ impl Sim {
         }
     }
 
-    fn finish(&mut self, id: usize) {
+    fn finish(&mut self, id: Option<usize>) {
         self.busy -= 1;
-        let hears = Event::Hear(id);
-        let stands = self.stands(&hears).max(self.now);
-        if stands > self.now {
-            self.at(stands, hears);
-        } else {
-            self.hear(id);
+        if let Some(id) = id {
+            let hears = Event::Hear(id);
+            let stands = self.stands(&hears);
+            if stands > self.now {
+                self.at(stands, hears);
+            } else {
+                self.hear(id);
+            }
         }
         self.serve();
     }

@@ -4,14 +4,15 @@
 //! works on `x * base` of them at once: the knee. More than that in flight wait. The limit under overload is `GAIN`
 //! knees: what is in flight keeps the upstream busy, and waits two times as long as it is worked on.
 //!
-//! - **Growth.** A request that finds no place raises the limit by half, there and then, unless a queue has been
-//!   standing or more than a knee above `GAIN` are in flight. A queue *stands* in a window answered in twice `base`
-//!   or more at whose end two knees or more are in flight. A burst that drains, and a load that the upstream can
-//!   carry, so find room from the first request on.
-//! - **Overload** is when a queue stands and requests have found no place for `LASTS` windows, or do so after it
-//!   has stood for `STOOD`. The limit then goes to `GAIN` knees, by three tenths a window at most, about as fast
-//!   as the upstream drains, and grows by a quarter a window while the queue is gone but requests find no place. It
-//!   is over after `AFTER` windows in which all found one.
+//! - **Growth.** A request that finds no place raises the limit, there and then: by half in the first window, by less while that
+//!   goes on, and while a queue stands to `ROOM` knees at most. A queue *stands* in a window answered in twice `base` or
+//!   more (one and a half times while the limit rises) at whose end two knees or more are in flight. A burst that drains,
+//!   a load that the upstream can carry, and clients that each wait for their answer, up to `ROOM` knees of them, so find room
+//!   from the first request on, however they come.
+//! - **Overload** is when a queue stands and requests are refused: once with `ROOM` knees in flight, else in `LASTS` windows
+//!   in a row, or after it has stood for `STOOD`. The limit then goes to `GAIN` knees, by three tenths a window at most, about
+//!   as fast as the upstream drains, and grows by a quarter a window while the queue is gone but requests find no place.
+//!   It is over after `AFTER` windows in which all found one.
 //! - **Load alone** never lowers it, however slow answers are: while all requests find a place the limit stays, or
 //!   sinks slowly towards twice what was in flight at most, but not below its start.
 //! - **`base`** follows the mean latency of windows in which all found a place and no queue stood. Under overload it
@@ -26,49 +27,58 @@
 //!   flight, one window alone raises `base` by little, and one that saw more answered than Little's law has in flight, or
 //!   slower ones than before though fewer, is measured again. After all of that the limit soon dips again.
 //! - **A blind start.** What the first answers took is not trusted while requests find no place, or more are in flight than
-//!   at the start: they may have waited behind whatever came before anything was known. If requests go on finding no place
-//!   the limit goes back to its start until few are in flight, and measures then, again and again until two in a row agree.
-//! - **Nobody answered.** While requests find no place and all that end do so because their clients gave up, nothing is
-//!   measured, and the limit is halved, down to its start.
+//!   at the start: they may have waited behind whatever came before anything was known. When requests are refused the limit
+//!   goes back to its start until few are in flight, and measures then, each time with half as many in flight (down to a
+//!   quarter of the start), until two measurements in a row agree.
+//! - **Nobody answered.** While requests are refused, nobody is answered and clients give up, nothing is measured. The limit
+//!   goes back to its start, then by halves to its least for as long as those whom it lets in give up too, and the start is
+//!   blind again.
 //!
 //! It fails where the mean latency says little of the upstream: where long and short requests alternate in waves much
 //! longer than a window, or where one of many servers behind the limit is slow alone. An upstream close to its
-//! capacity whose service times scatter much queues by itself; a few per cent of its load is then rejected.
+//! capacity whose service times scatter much queues by itself; a few per cent of its load is then rejected. More clients
+//! than `ROOM` knees that each wait for their answer, and come slowly, look like overload that grows.
+
+mod measuring;
 
 use super::limit::{Bounds, Limit, SAMPLES, Window, Words, pack, unpack, whole};
 use crate::control::{Nanos, Random};
 
 /// Knees in flight under overload.
 const GAIN: f64 = 3.0;
+/// Knees in flight up to which the limit is raised although a queue stands: clients that ask again when they are answered may
+/// be so many.
+const ROOM: f64 = 7.0;
+/// By how much it is raised for a request that finds no place.
+const STEP: f64 = 1.5;
+/// The same while the load has grown for longer than a burst.
+const SMALL_STEP: f64 = 1.15;
 /// A queue may stand when latency is so many times `base`.
 const STANDING: f64 = 2.0;
+/// The same while requests find no place: it grows then, and latency tells of it later.
+const GROWING: f64 = 1.5;
+/// How fast `base` follows what is seen while nobody waits, down and up. Up is slow: a little waiting is in it.
+const DOWN: f64 = 0.03;
+const UP: f64 = 0.01;
 /// Part of a knee in flight during a dip.
 const DIP: f64 = 0.65;
-/// The same after one has shown that `base` is too high.
-const DIP_ON: f64 = 0.4;
 /// Until `base` is the mean of so many windows they are short.
 const SURE: f64 = 8.0;
 const SHORT: Nanos = 200_000_000;
 /// Windows under overload to the next dip, at first.
 const DIP_AFTER: f64 = 16.0;
-/// The same after `base` has proved much too low.
-const DIP_AFTER_DOUBT: f64 = 4.0;
-/// And at most.
-const DIP_AFTER_MOST: f64 = 512.0;
 /// Windows in a row in which a queue stands, after which no burst is thought of.
 const STOOD: f64 = 4.0;
 /// The same of windows in which requests find no place.
 const LASTS: f64 = 3.0;
 /// Windows in which everybody finds a place, after which an overload is over.
 const AFTER: f64 = 10.0;
-/// The longest a queue is given to drain, in windows of the usual length.
-const DRAIN: f64 = 20.0;
-/// The same at a blind start, when windows are short and the queue may be as long as the largest limit.
-const DRAIN_BLIND: f64 = 400.0;
 /// Windows last so many times `base`, within bounds.
 const PERIOD: f64 = 2.5;
 /// The first window, in which `base` is not known yet.
 const FIRST: Nanos = 10_000_000;
+/// What was seen of a window that is not over tells something from this age on.
+const TELLS: Nanos = 15_000_000;
 const SHORTEST: Nanos = 50_000_000;
 const LONGEST: Nanos = 2_000_000_000;
 
@@ -96,8 +106,10 @@ pub struct Adaptive {
     spared: f64,
     /// Mean latency of a request that does not wait, in nanoseconds; 0 until known.
     base: f64,
-    /// Windows in a row in which requests found no place.
+    /// Windows in a row in which requests found no place, or the limit was raised for them.
     full: f64,
+    /// Windows in a row in which requests were refused.
+    refused: f64,
     /// Windows in a row in which a queue stood.
     stood: f64,
     /// Windows that `base` is the mean of, at first.
@@ -109,7 +121,8 @@ pub struct Adaptive {
     drain: f64,
     /// Requests answered in a nanosecond, in the last windows without a dip.
     rate: f64,
-    /// If half as many in flight are to show whether requests wait: how long they took before, infinite at first. Else 0.
+    /// If half as many in flight are to show whether requests wait: how long they took before, infinite at first (0 at a blind
+    /// start). Else 0.
     before: f64,
     /// In flight when the overload began; 0 once that has led to a dip.
     cut_from: f64,
@@ -128,6 +141,7 @@ impl Adaptive {
             spared: limit,
             base: 0.0,
             full: 0.0,
+            refused: 0.0,
             stood: 0.0,
             seen: 0.0,
             overload: 0.0,
@@ -142,9 +156,9 @@ impl Adaptive {
     }
 
     pub(super) fn restore(bounds: Bounds, words: &Words) -> Self {
-        let numbers: [f64; 14] = unpack(words);
+        let numbers: [f64; 15] = unpack(words);
         let [limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, ..] = numbers;
-        let [.., dip_in, dip_after] = numbers;
+        let [.., dip_in, dip_after, refused] = numbers;
         if limit == 0.0 {
             return Self::new(bounds);
         }
@@ -154,6 +168,7 @@ impl Adaptive {
             spared: bounds.hold(spared),
             base,
             full,
+            refused,
             stood,
             seen,
             overload,
@@ -167,28 +182,37 @@ impl Adaptive {
         }
     }
 
-    fn stands(&self, window: &Window) -> bool {
+    /// Whether latency is `standing` times `base`, with more in flight than that needs.
+    fn stands(&self, window: &Window, standing: f64) -> bool {
         let (rtt, knee) = (window.rtt as f64, rate(window) * self.base);
-        rtt >= STANDING * self.base && f64::from(window.inflight) >= STANDING * knee
+        rtt >= standing * self.base && f64::from(window.inflight) >= STANDING * knee
     }
 
     fn judge(&mut self, window: &Window) {
         let rtt = window.rtt as f64;
-        self.rate = if self.rate > 0.0 { 0.5 * (self.rate + rate(window)) } else { rate(window) };
-        self.stood = if self.stands(window) { self.stood + 1.0 } else { 0.0 };
+        // An upstream that has just become busy: what it answered before is no measure of what it can.
+        let busy = self.overload <= 0.0 && self.stands(window, GROWING);
+        let stands = (busy && window.full) || self.stands(window, STANDING);
+        let rate = rate(window);
+        let pace = if self.rate == 0.0 || (busy && rate > self.rate) { 1.0 } else { 0.5 };
+        self.rate += pace * (rate - self.rate);
+        self.stood = if stands { self.stood + 1.0 } else { 0.0 };
         self.full = if window.full { self.full + 1.0 } else { 0.0 };
-        let lasts = self.full >= LASTS || self.stood >= STOOD;
+        self.refused = if window.refused { self.refused + 1.0 } else { 0.0 };
+        let deep = stands && f64::from(window.inflight) >= ROOM * self.rate.max(rate) * self.base;
+        let lasts = deep || self.overload > 0.0 || self.refused >= LASTS || self.stood >= STOOD;
+        let too_many = window.refused && lasts;
         let quiet = !(window.full || self.stood > 0.0 || self.overload > 0.0);
         // More than that were let in by a limit that was raised for them, and may wait for one another.
         let few = window.peak <= self.bounds.initial;
         if self.is_blind() && !(quiet && few) {
             self.base = self.base.min(rtt);
-            if self.full >= LASTS {
+            if too_many {
                 return self.open_eyes();
             }
         } else if rtt < self.base || quiet {
             self.seen += 1.0;
-            let pace: f64 = if rtt < self.base { 0.1 } else { 0.05 };
+            let pace = if rtt < self.base { DOWN } else { UP };
             // A machine that stood still for a moment makes one window very slow.
             self.base += pace.max(1.0 / self.seen) * (rtt.min(2.0 * self.base) - self.base);
         }
@@ -198,7 +222,7 @@ impl Adaptive {
             if self.limit > used {
                 self.limit = (0.98 * self.limit).max(used).max(self.limit.min(f64::from(self.bounds.initial)));
             }
-        } else if self.stood > 0.0 && lasts {
+        } else if self.stood > 0.0 && too_many {
             self.shed(window);
         } else if self.overload > 0.0 {
             self.limit = 1.25 * self.limit + 1.0;
@@ -215,20 +239,6 @@ impl Adaptive {
     /// `base` has never been seen while nobody waited.
     fn is_blind(&self) -> bool {
         self.seen == 0.0
-    }
-
-    /// Goes back to the start, to see how long requests take with so few in flight.
-    fn open_eyes(&mut self) {
-        self.phase = Phase::Drain;
-        self.drain = DRAIN_BLIND * SHORTEST as f64;
-        self.overload = AFTER;
-        self.cut();
-    }
-
-    /// At most as many as at the start, for everybody.
-    fn cut(&mut self) {
-        self.limit = self.limit.min(f64::from(self.bounds.initial));
-        self.spared = self.limit;
     }
 
     /// Requests found no place while a queue stood.
@@ -256,78 +266,6 @@ impl Adaptive {
             }
         }
     }
-
-    /// Lowers the limit to a part of the knee.
-    fn dip(&mut self, part: f64) {
-        self.drain_to(part * self.base * self.rate, 0.0);
-    }
-
-    /// Lowers it to half of what it is; requests took so long before.
-    fn halve(&mut self, before: f64) {
-        self.drain_to(0.5 * self.limit, before);
-    }
-
-    fn drain_to(&mut self, inflight: f64, before: f64) {
-        self.phase = Phase::Drain;
-        self.drain = DRAIN * self.usual_period() as f64;
-        self.before = before;
-        self.limit = self.bounds.hold(inflight.ceil());
-    }
-
-    /// What is in flight now is to leave before the next measurement.
-    fn clear(&mut self, window: &Window) {
-        self.phase = Phase::Clear;
-        self.drain = f64::from(window.inflight);
-    }
-
-    fn measure(&mut self, window: &Window) {
-        let rtt = window.rtt as f64;
-        if self.is_blind() {
-            let agrees = rtt >= 0.8 * self.base;
-            self.base = rtt;
-            self.rate = rate(window);
-            self.seen = if agrees { 1.0 } else { 0.0 };
-            return self.fill();
-        }
-        // With more in flight than the dip allows, those who are spared or another proxy keep the upstream busy.
-        if (rate(window) * rtt).min(f64::from(window.inflight)) > 1.4 * self.limit {
-            return self.fill();
-        }
-        let less = rtt < 0.8 * self.before;
-        if rtt > 2.0 * self.base {
-            if self.before == 0.0 || less {
-                // Work waits still, or the machine stood still, or `base` has changed: half as many will tell.
-                return self.halve(rtt);
-            }
-            // By Little's law in flight are as many as come in the time that each takes; more do where a stall has ended.
-            if rtt > 1.25 * self.before || rate(window) * rtt > 1.8 * self.limit {
-                self.before = self.before.max(rtt);
-                return self.clear(window);
-            }
-        } else if less {
-            // Fewer wait less: it is a queue, and how long requests take without is to be seen yet.
-            return self.dip(DIP);
-        }
-        let before = self.base;
-        if window.full && rtt < 0.82 * before {
-            self.base = rtt;
-            return self.dip(DIP_ON);
-        }
-        self.base = if rtt > 2.0 * before { rtt } else { 0.5 * (before + rtt) };
-        let confirmed = rtt < 1.5 * before;
-        self.dip_after = if confirmed { (2.0 * self.dip_after).min(DIP_AFTER_MOST) } else { DIP_AFTER_DOUBT };
-        let most = if self.before > 0.0 { 4.0 * self.limit } else { f64::INFINITY };
-        self.fill();
-        // What came out of doubt may be wrong still: the limit grows from where it was measured.
-        self.limit = self.limit.min(most);
-    }
-
-    fn fill(&mut self) {
-        self.phase = Phase::Fill;
-        self.limit = GAIN * self.rate * self.base;
-        self.dip_in = self.dip_after;
-        self.cut_from = 0.0;
-    }
 }
 
 /// Requests answered in a nanosecond.
@@ -348,10 +286,9 @@ impl Limit for Adaptive {
 
     fn update(&mut self, window: &Window, _: &mut dyn Random) {
         if window.samples == 0 {
-            if window.full && window.left && self.limit > f64::from(self.bounds.initial) {
-                self.overload = AFTER;
-                self.limit = self.bounds.hold((0.5 * self.limit).max(f64::from(self.bounds.initial)));
-                self.spared = self.limit;
+            // Before the first answer nobody is refused: the limit is raised for whoever comes.
+            if window.left && (window.refused || self.base == 0.0) {
+                self.nobody_answered(window);
             }
             // Nothing was answered: with work in flight that is a queue, as far as anybody can tell.
             self.stood = if self.base > 0.0 && window.inflight > 0 { self.stood + 1.0 } else { 0.0 };
@@ -394,15 +331,18 @@ impl Limit for Adaptive {
     }
 
     fn stretches(&self) -> bool {
-        self.stood < STOOD && self.overload <= 0.0 && self.phase == Phase::Normal
+        self.overload <= 0.0 && self.phase == Phase::Normal
     }
 
     fn stretch(&mut self, so_far: &Window) {
-        let rate = if so_far.samples >= SAMPLES { rate(so_far) } else { self.rate };
-        // One knee more than under overload: chance brings so many at once now and then.
-        let enough = rate > 0.0 && f64::from(so_far.inflight) > (GAIN + 1.0) * rate * self.base;
-        if self.stretches() && !((self.full > 0.0 || self.stood > 0.0) && enough) {
-            self.limit = self.bounds.hold((1.5 * self.limit).ceil());
+        let tells = so_far.samples >= SAMPLES && so_far.duration >= TELLS;
+        let lasts = self.full > 0.0 || self.stood > 0.0;
+        let stands = self.stood > 0.0 || (self.full > 0.0 && tells && self.stands(so_far, GROWING));
+        let rate = if tells { self.rate.max(rate(so_far)) } else { self.rate };
+        let most = if stands { ROOM * rate * self.base } else { f64::INFINITY };
+        if self.stretches() && f64::from(so_far.inflight) <= most {
+            let step = if lasts { SMALL_STEP } else { STEP };
+            self.limit = self.bounds.hold((step * self.limit).min(most).ceil().max(self.limit));
             self.spared = self.spared.max(self.limit);
         }
     }
@@ -414,6 +354,7 @@ impl Limit for Adaptive {
             spared,
             base,
             full,
+            refused,
             stood,
             seen,
             overload,
@@ -427,6 +368,7 @@ impl Limit for Adaptive {
         } = *self;
         pack([
             limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, dip_in, dip_after,
+            refused,
         ])
     }
 }

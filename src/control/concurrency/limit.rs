@@ -9,7 +9,7 @@ use super::gradient2::Gradient2;
 use super::vegas::Vegas;
 
 /// Words that hold the state of any algorithm.
-pub const WORDS: usize = 14;
+pub const WORDS: usize = 15;
 
 /// An algorithm's state as it lies in a shared page; fractions as the bits of an `f64`. All zeros is no state.
 pub type Words = [u64; WORDS];
@@ -29,9 +29,11 @@ pub struct Window {
     pub inflight: u32,
     /// A request was refused by the upstream for overload, or timed out.
     pub dropped: bool,
-    /// A request found no place.
+    /// A request found no place, or found one because the limit was raised for it.
     pub full: bool,
-    /// A request ended unanswered, after as long as an answer usually takes: its client gave up.
+    /// A request was turned away for want of a place.
+    pub refused: bool,
+    /// A client gave up before its request was answered.
     pub left: bool,
 }
 

@@ -17,8 +17,11 @@ const BATCH: u64 = 16;
 const BATCH_AGE: Nanos = 5_000_000;
 
 /// Words of the page before those of the algorithm.
-const HEAD: usize = 7;
+const HEAD: usize = 8;
 const PAGE: usize = (HEAD + WORDS) * 8;
+
+/// What has been added up since the beginning, in the order of [`Totals`].
+type Sums = [i64; 6];
 
 /// Numbers that all workers add to.
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +31,13 @@ struct Totals {
     microseconds: Cell,
     dropped: Cell,
     full: Cell,
+    refused: Cell,
     left: Cell,
 }
 
 impl Totals {
-    fn read(&self, share: &dyn SharedState) -> [i64; 5] {
-        [self.samples, self.microseconds, self.dropped, self.full, self.left].map(|cell| share.read(cell))
+    fn read(&self, share: &dyn SharedState) -> Sums {
+        [self.samples, self.microseconds, self.dropped, self.full, self.refused, self.left].map(|cell| share.read(cell))
     }
 }
 
@@ -45,6 +49,7 @@ struct Record {
     microseconds: i64,
     dropped: i64,
     full: i64,
+    refused: i64,
     left: i64,
     /// Mean latency of the last window with samples; 0 if there was none.
     usual: Nanos,
@@ -112,6 +117,7 @@ impl Measured {
     /// A request found no place.
     pub fn refused(&self, share: &dyn SharedState) {
         share.add(self.totals.full, 1);
+        share.add(self.totals.refused, 1);
     }
 
     /// Opens what is seen of the limit of this name, whose state is this page.
@@ -128,6 +134,7 @@ impl Measured {
             microseconds: cell("microseconds")?,
             dropped: cell("dropped")?,
             full: cell("full")?,
+            refused: cell("refused")?,
             left: cell("left")?,
         };
         let mut measured = Self {
@@ -189,11 +196,11 @@ impl Measured {
                 self.batch.dropped = self.batch.dropped.saturating_add(1);
                 took >= self.usual
             }
-            // Who leaves sooner tells nothing; later, that there was no answer.
-            Ended::Ignored => {
-                self.batch.left = self.batch.left.saturating_add(i64::from(took >= self.usual));
+            Ended::Left => {
+                self.batch.left = self.batch.left.saturating_add(1);
                 false
             }
+            Ended::Ignored => false,
         };
         if self.batch.since == 0 {
             self.batch.since = now;
@@ -262,8 +269,8 @@ impl Measured {
     }
 
     /// What was seen since the window began.
-    fn window(&self, record: &Record, totals: [i64; 5], duration: Nanos, inflight: i64, limit: u32) -> Window {
-        let [samples, microseconds, dropped, full, left] = totals;
+    fn window(&self, record: &Record, totals: Sums, duration: Nanos, inflight: i64, limit: u32) -> Window {
+        let [samples, microseconds, dropped, full, refused, left] = totals;
         let since = |now: i64, then: i64| u64::try_from(now.saturating_sub(then)).unwrap_or(0);
         let samples = since(samples, record.samples);
         let microseconds = since(microseconds, record.microseconds);
@@ -278,6 +285,7 @@ impl Measured {
             inflight,
             dropped: dropped > record.dropped,
             full,
+            refused: refused > record.refused,
             left: left > record.left,
         }
     }
@@ -333,9 +341,9 @@ impl Measured {
 }
 
 impl Record {
-    fn begin(&mut self, now: Nanos, [samples, microseconds, dropped, full, left]: [i64; 5]) {
-        (self.start, self.samples, self.microseconds, self.dropped, self.full, self.left) =
-            (now, samples, microseconds, dropped, full, left);
+    fn begin(&mut self, now: Nanos, [samples, microseconds, dropped, full, refused, left]: Sums) {
+        (self.start, self.samples, self.microseconds, self.dropped) = (now, samples, microseconds, dropped);
+        (self.full, self.refused, self.left) = (full, refused, left);
     }
 
     fn decode(bytes: &[u8; PAGE]) -> Self {
@@ -343,12 +351,15 @@ impl Record {
         let mut words = words.iter().copied().map(u64::from_le_bytes);
         let mut next = || words.next().unwrap_or(0);
         let (start, samples, microseconds) = (next(), next().cast_signed(), next().cast_signed());
-        let (dropped, full, left, usual) = (next().cast_signed(), next().cast_signed(), next().cast_signed(), next());
-        Self { start, samples, microseconds, dropped, full, left, usual, words: std::array::from_fn(|_| next()) }
+        let (dropped, full, refused) = (next().cast_signed(), next().cast_signed(), next().cast_signed());
+        let (left, usual) = (next().cast_signed(), next());
+        let words = std::array::from_fn(|_| next());
+        Self { start, samples, microseconds, dropped, full, refused, left, usual, words }
     }
 
     fn encode(&self) -> [u8; PAGE] {
-        let numbers = [self.samples, self.microseconds, self.dropped, self.full, self.left].map(i64::cast_unsigned);
+        let sums = [self.samples, self.microseconds, self.dropped, self.full, self.refused, self.left];
+        let numbers = sums.map(i64::cast_unsigned);
         let words = [self.start].into_iter().chain(numbers).chain([self.usual]).chain(self.words);
         let mut bytes = [0; PAGE];
         let (chunks, _) = bytes.as_chunks_mut::<8>();

@@ -65,7 +65,9 @@ pub enum Ended {
     /// The upstream refused it for overload, or it timed out. As a failure, and a sign of overload for [`aimd`]
     /// and [`vegas`].
     Dropped,
-    /// The client left, another control or filter answered: it tells nothing.
+    /// The client gave up before it was answered: it tells nothing of how long work takes.
+    Left,
+    /// It was a tunnel, the client left an answer, another control or filter answered: it tells nothing.
     Ignored,
 }
 
@@ -124,7 +126,7 @@ pub struct ConcurrencyLimits {
 
 impl ConcurrencyLimits {
     /// Opens the limits of this name. At configure time: it creates their shared pages, one of 1 KiB, and where
-    /// limits are measured one a key of about 150 bytes. Without a key, `inflight` names the number in flight, and another
+    /// limits are measured one a key of about 200 bytes. Without a key, `inflight` names the number in flight, and another
     /// page of 1 KiB: limits with different settings may share them.
     ///
     /// # Errors

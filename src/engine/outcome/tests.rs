@@ -121,3 +121,13 @@ fn ignored_beats_failure() {
     assert_eq!(classify(&failure(), &ignored, &upstream(503)), Verdict::Ignored);
     assert_eq!(classify(&failure(), &ignored, &upstream(500)), Verdict::Failure);
 }
+
+#[test]
+fn only_a_client_that_gave_up_before_any_answer_tells_a_limit_that_there_was_none() {
+    let ended = |ending: Ending| ending.ended(&failure());
+    let left = Ending { flags: flag::DOWNSTREAM_CONNECTION_TERMINATION, ..Ending::default() };
+    assert_eq!(ended(left), Ended::Left);
+    assert_eq!(ended(Ending { tunnel: true, ..left }), Ended::Ignored);
+    assert_eq!(ended(Ending { status: Some(200), from_upstream: true, ..left }), Ended::Ignored, "it left the answer");
+    assert_eq!(ended(Ending { from_upstream: false, ..upstream(403) }), Ended::Ignored);
+}
