@@ -20,6 +20,7 @@ use crate::{listener, shedding, with_1_2_and_4_workers};
 with_1_2_and_4_workers!(alone:
     the_default_limit_keeps_an_overloaded_upstream_answering_in_time,
     critical_requests_are_served_through_an_overload,
+    a_start_into_an_overload_comes_right_within_five_seconds,
     a_capacity_that_is_halved_and_restored_is_found_within_two_seconds,
     bursts_and_closed_loops_that_can_be_carried_are_never_rejected,
 );
@@ -153,6 +154,31 @@ async fn the_default_limit_keeps_an_overloaded_upstream_answering_in_time(worker
     );
 }
 
+/// From the first request on there are too many, and nothing is known yet.
+async fn a_start_into_an_overload_comes_right_within_five_seconds(workers: u32) {
+    let (right, end) = (5 * SECOND, 10 * SECOND);
+    let rig = rig(workers, [listener("main", &shedding(json!({}))), Listener::new("control")]).await;
+    for name in ["main", "control"] {
+        rig.upstream.model(Some(model(SLOTS)));
+        let load = load(&rig, name, Schedule::constant(OFFERED, end).poisson());
+        let measured = Measured::new(&rig, load, end).await;
+        let goodput = |from, to| measured.goodput(from..to, model(SLOTS).capacity());
+        let share = goodput(right, end);
+        println!(
+            "{workers} workers, {name}: {:.1} % of capacity in the first five seconds, {:.1} % from then on; machine stood {:?}",
+            100.0 * goodput(Duration::ZERO, right),
+            100.0 * share,
+            measured.stood()
+        );
+        if name == "main" {
+            assert!(share >= 0.95 * measured.possible(right..end), "{share}");
+            rig.wait_for_idle("p").await;
+        } else {
+            assert!(share < 0.1, "{share}");
+        }
+    }
+}
+
 async fn critical_requests_are_served_through_an_overload(workers: u32) {
     let (overload, end) = (2 * SECOND, 9 * SECOND);
     let levels = json!([
@@ -197,7 +223,7 @@ async fn a_capacity_that_is_halved_and_restored_is_found_within_two_seconds(work
                 rig.upstream.model(Some(model(slots)));
             }
         };
-        // What requests take is known before there are too many: a blind start is another matter.
+        // What requests take is known before there are too many: a blind start has its own scenario.
         let schedule = Schedule::constant(CALM, 2 * SECOND).then(OFFERED, end - 2 * SECOND).poisson();
         let load = load(&rig, name, schedule);
         let (measured, ()) = tokio::join!(Measured::new(&rig, load, end), changes);
@@ -264,9 +290,8 @@ async fn bursts_and_closed_loops_that_can_be_carried_are_never_rejected(workers:
         assert_eq!(rejections.iter().filter(|outcome| measured.is_fair(outcome.intended)).count(), 0);
         rig.wait_for_idle("p").await;
     }
-    // Not many more than the upstream has slots: what is beyond three times as many waits for it all the time, and may be found
-    // to be too much.
-    for clients in [16, 24] {
+    // As many as the upstream serves at once, and six times as many: each waits for the others, and is answered.
+    for clients in [16, 24, 64] {
         let begin = Instant::now();
         let probes = stalls::probe(&rig, LASTS);
         let ((answered, rejected), probes) = tokio::join!(closed_loop(&rig, clients, begin + LASTS), probes);
