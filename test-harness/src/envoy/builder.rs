@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
@@ -11,6 +11,9 @@ use super::bootstrap::{self, Cluster, Listener, Source};
 use super::{DEADLINE, Envoy, HttpFilter, Runner, StartError, locate, written_address};
 use crate::client;
 use crate::wait::wait_until;
+
+/// Where Envoy writes what its successors find it by.
+const BASE_ID: &str = "base-id";
 
 /// An Envoy to be started.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub struct Builder {
     dynamic: bool,
     drain: Duration,
     arguments: Vec<String>,
+    restart: Vec<String>,
     raw: Value,
     files: Vec<PathBuf>,
     runner: Option<Runner>,
@@ -37,6 +41,7 @@ impl Default for Builder {
             dynamic: false,
             drain: Duration::from_secs(1),
             arguments: Vec::new(),
+            restart: vec!["--disable-hot-restart".into()],
             raw: Value::Object(Map::new()),
             files: Vec::new(),
             runner: None,
@@ -85,6 +90,25 @@ impl Builder {
     pub fn drain_time(mut self, time: Duration) -> Self {
         self.drain = time;
         self
+    }
+
+    /// Another may take over from it, see [`Builder::succeeds`]; not in a container, which shares no memory with others.
+    #[must_use]
+    pub fn restartable(mut self) -> Self {
+        self.restart = vec!["--use-dynamic-base-id".into()];
+        self
+    }
+
+    /// Takes over from `old`, which is told to end so long after this one is ready, by a hot restart.
+    ///
+    /// # Errors
+    /// `old` is not [`Builder::restartable`].
+    pub fn succeeds(mut self, old: &Envoy, shutdown: Duration) -> Result<Self> {
+        let base = std::fs::read_to_string(old.folder.path().join(BASE_ID)).context("it is not restartable")?;
+        let shutdown = shutdown.as_secs().to_string();
+        let arguments = ["--restart-epoch", "1", "--base-id", base.trim(), "--parent-shutdown-time-s", &shutdown];
+        self.restart = arguments.map(str::to_owned).into();
+        Ok(self)
     }
 
     /// A further command line argument.
@@ -171,11 +195,12 @@ impl Builder {
             &self.drain.as_secs().to_string(),
             "--drain-strategy",
             "immediate",
-            "--disable-hot-restart",
+            "--base-id-path",
+            &file(BASE_ID),
         ]
         .map(str::to_owned)
         .into();
-        line.extend(self.arguments.iter().cloned());
+        line.extend(self.restart.iter().chain(&self.arguments).cloned());
         line
     }
 

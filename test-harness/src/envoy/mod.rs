@@ -1,7 +1,7 @@
 //! A real Envoy as a child process.
 //!
-//! Every Envoy has its own temporary folder, loopback ports the kernel chooses and no shared-memory region, so any number of
-//! them run side by side. Dropping the handle kills the process; dropping it in a panicking test also prints the end of its
+//! Every Envoy has its own temporary folder, loopback ports the kernel chooses and no shared-memory region, but for one that a
+//! test restarts, so any number of them run side by side. Dropping the handle kills the process; dropping it in a panicking test also prints the end of its
 //! log.
 
 mod bootstrap;

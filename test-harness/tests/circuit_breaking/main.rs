@@ -12,6 +12,7 @@ mod clock;
 mod dying;
 mod grpc;
 mod half_open;
+mod hot_restart;
 mod judging;
 mod leak;
 mod neighbours;
