@@ -3,6 +3,9 @@
 //! What the breakers count as failure, one kind at a time, stands with the other scenarios, in `tests/e2e/breakers.rs`. Each
 //! scenario has its control: no filter, Envoy's outlier detection, another setting, or one request more.
 
+#[macro_use]
+#[path = "../e2e/with_workers.rs"]
+mod with_workers;
 #[path = "../e2e/support.rs"]
 #[allow(dead_code, reason = "shared with the other scenarios, which use all of it")]
 mod support;
@@ -104,18 +107,8 @@ async fn crowd(at: SocketAddr, requests: usize, connections: usize, path: &'stat
     Load::new(at, Schedule::burst(requests)).http2(connections).calls(move |_, _| Call::get(path)).run().await
 }
 
-/// Makes a test of each scenario for each number of workers.
+/// Makes four tests of each scenario.
 macro_rules! with_1_2_4_and_8_workers {
-    ($($scenario:ident),* $(,)?) => { $(
-        mod $scenario {
-            crate::with_1_2_4_and_8_workers!(@ $scenario with_1_worker 1, with_2_workers 2, with_4_workers 4, with_8_workers 8);
-        }
-    )* };
-    (@ $scenario:ident $($name:ident $workers:literal),*) => { $(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            super::$scenario($workers).await;
-        }
-    )* };
+    ($($scenarios:tt)*) => { with_workers!([1, 2, 4, 8]: $($scenarios)*); };
 }
 use with_1_2_4_and_8_workers;

@@ -3,6 +3,8 @@
 //! Every scenario runs with one worker and with four: what holds over all of a proxy's workers must hold with either. Each has
 //! a control run beside it, without the filter or with another setting, that must come out differently.
 
+#[macro_use]
+mod with_workers;
 mod support;
 
 mod access_logs;
@@ -24,18 +26,6 @@ mod stat_names;
 
 /// Makes two tests of each scenario.
 macro_rules! with_one_and_four_workers {
-    ($($scenario:ident),* $(,)?) => { $(
-        mod $scenario {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_one_worker() {
-                super::$scenario(1).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_four_workers() {
-                super::$scenario(4).await;
-            }
-        }
-    )* };
+    ($($scenarios:tt)*) => { with_workers!([1, 4]: $($scenarios)*); };
 }
 use with_one_and_four_workers;

@@ -5,6 +5,9 @@
 //! `--nocapture` shows them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+#[macro_use]
+#[path = "../e2e/with_workers.rs"]
+mod with_workers;
 #[path = "../circuit_breaking/dying.rs"]
 mod dying;
 #[path = "../e2e/support.rs"]
@@ -29,29 +32,8 @@ static MACHINE: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
 /// Makes three tests of each scenario. With `alone:` before it nothing else runs beside it.
 macro_rules! with_1_2_and_4_workers {
-    (@$share:ident $($scenario:ident),*) => { $(
-        mod $scenario {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_1_worker() {
-                let _machine = crate::MACHINE.$share().await;
-                super::$scenario(1).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_2_workers() {
-                let _machine = crate::MACHINE.$share().await;
-                super::$scenario(2).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_4_workers() {
-                let _machine = crate::MACHINE.$share().await;
-                super::$scenario(4).await;
-            }
-        }
-    )* };
-    (alone: $($scenario:ident),* $(,)?) => { with_1_2_and_4_workers!(@write $($scenario),*); };
-    ($($scenario:ident),* $(,)?) => { with_1_2_and_4_workers!(@read $($scenario),*); };
+    (alone: $($scenarios:tt)*) => { with_workers!([1, 2, 4], crate::MACHINE.write().await; $($scenarios)*); };
+    ($($scenarios:tt)*) => { with_workers!([1, 2, 4], crate::MACHINE.read().await; $($scenarios)*); };
 }
 use with_1_2_and_4_workers;
 

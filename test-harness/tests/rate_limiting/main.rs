@@ -4,6 +4,9 @@
 //! setting or Envoy's own `local_ratelimit`, that must come out differently. Figures are printed: `--nocapture` shows them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+#[macro_use]
+#[path = "../e2e/with_workers.rs"]
+mod with_workers;
 mod exact;
 mod keys;
 mod pace;
@@ -15,28 +18,6 @@ mod vectors;
 
 /// Makes four tests of each scenario.
 macro_rules! with_1_2_4_and_8_workers {
-    ($($scenario:ident),* $(,)?) => { $(
-        mod $scenario {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_1_worker() {
-                super::$scenario(1).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_2_workers() {
-                super::$scenario(2).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_4_workers() {
-                super::$scenario(4).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn with_8_workers() {
-                super::$scenario(8).await;
-            }
-        }
-    )* };
+    ($($scenarios:tt)*) => { with_workers!([1, 2, 4, 8]: $($scenarios)*); };
 }
 use with_1_2_4_and_8_workers;
