@@ -177,6 +177,7 @@ impl Engine {
         }
     }
 
+    #[cold]
     pub(super) fn rejected(
         &mut self,
         rejection: &Rejection,
@@ -290,6 +291,7 @@ impl Engine {
     }
 
     /// Carries a policy's refusal out, or counts it and lets the request go on without the policy.
+    #[cold]
     pub(super) fn refuse(
         &mut self,
         at: usize,
@@ -316,6 +318,7 @@ impl Engine {
     }
 
     /// The policy has refused and is not heeded: what it granted is given back, the others go on.
+    #[cold]
     pub(super) fn drop_policy(&mut self, at: usize, refusal: Refusal, permit: &mut Permit, env: &mut Env<'_>) {
         let Some(applied) = self.work.applied.get_mut(at) else { return };
         applied.refused = Some(refusal);
@@ -325,6 +328,7 @@ impl Engine {
     }
 
     /// The request is rejected: whatever it was granted is given back.
+    #[cold]
     pub(super) fn reject(
         &mut self,
         at: usize,
@@ -357,6 +361,7 @@ pub(super) fn live_mut<'p>(
 }
 
 /// Counts a refusal that is not carried out. The first of them is what the access log has.
+#[cold]
 pub(super) fn count_shadow(policy: &Policy, rejection: &Rejection, line: &mut Option<String>, env: &Env<'_>) {
     let label = format!("shadow_{}", rejection.reason.label());
     env.stats.add(env.metrics, stats::REQUESTS, &[&policy.name, &label], 1);

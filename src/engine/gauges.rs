@@ -82,6 +82,7 @@ fn write(policy: &str, label: &str, state: State, env: &Env<'_>) {
 }
 
 /// Shows a breaker's state.
+#[cold]
 pub(super) fn show(policy: &str, breakers: &mut CircuitBreakers, slot: SlotId, env: &Env<'_>) {
     let Some(label) = breakers.label(slot).map(str::to_owned) else { return };
     let mut state = breakers.state(env.share, slot);

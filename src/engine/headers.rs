@@ -77,6 +77,16 @@ pub fn rate_limit_headers<'v>(
         }
         tell("ratelimit", text, Tell::Beside);
     }
+    tell_legacy(limits, text, tell);
+}
+
+/// The legacy trio.
+#[inline(never)]
+fn tell_legacy<'v>(
+    limits: impl Iterator<Item = (ResponseHeaders, RateView<'v>)>,
+    text: &mut String,
+    tell: &mut dyn FnMut(&str, &str, Tell),
+) {
     let legacy = limits.filter(|(wanted, _)| wanted.legacy).map(|(_, limit)| limit);
     // Of those with as little left the one that takes longest to have more.
     let Some(tightest) = legacy.min_by_key(|limit| (limit.remaining, Reverse(limit.grows_in))) else { return };

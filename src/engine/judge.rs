@@ -47,26 +47,32 @@ impl Engine {
         }
         let Some(status) = status else { return };
         if status >= 400 || answer.grpc_status.is_some_and(|code| code != 0) {
-            answer.rejected_downstream = headers.get(b"x-tidegate-reason").is_some();
-            let wish = headers.get(b"retry-after");
-            answer.retry_after = wish.and_then(|value| retry_after(value, || headers.get(b"date")));
-            let from_upstream = answer.from_upstream.unwrap_or_else(|| is_via_upstream(stream.details()));
-            answer.from_upstream = Some(from_upstream);
+            answer.read_refusal(stream, headers);
             // A status that is no failure, a 404 say, is an answer like any other, however long its body takes.
-            if !ends && from_upstream && !answer.rejected_downstream && answer.grpc_status.is_none() {
+            if !ends
+                && answer.from_upstream == Some(true)
+                && !answer.rejected_downstream
+                && answer.grpc_status.is_none()
+            {
                 self.hear(status, took, permit, env);
             }
         } else if status == 101 || (permit.connect && (200..300).contains(&status)) {
             let ending = Ending { status: Some(status), from_upstream: true, ..Ending::default() };
-            permit.answer.tunnel = true;
-            let answer = permit.answer;
-            for Held { policy, what } in permit.held.extract_if(.., |held| matches!(held.what, What::Breaker(_))) {
-                if let (What::Breaker(granted), Some(policy)) = (what, self.policies.get(policy)) {
-                    settle_breaker(policy, granted, &ending, &answer, took, env);
-                }
-            }
+            self.begin_tunnel(&ending, took, permit, env);
         } else if !ends {
             self.hear(status, took, permit, env);
+        }
+    }
+
+    /// A tunnel has been answered: what breakers learn of it is known.
+    #[cold]
+    fn begin_tunnel(&self, ending: &Ending, took: Nanos, permit: &mut Permit, env: &mut Env<'_>) {
+        permit.answer.tunnel = true;
+        let answer = permit.answer;
+        for Held { policy, what } in permit.held.extract_if(.., |held| matches!(held.what, What::Breaker(_))) {
+            if let (What::Breaker(granted), Some(policy)) = (what, self.policies.get(policy)) {
+                settle_breaker(policy, granted, ending, &answer, took, env);
+            }
         }
     }
 
@@ -188,6 +194,18 @@ impl Permit {
         let ending = self.ending(stream);
         self.answer = known;
         ending
+    }
+}
+
+impl Answer {
+    /// Reads what the headers of an answer that is not good tell beside its status.
+    #[cold]
+    fn read_refusal(&mut self, stream: &dyn Stream, headers: &HeaderMap<'_>) {
+        self.rejected_downstream = headers.get(b"x-tidegate-reason").is_some();
+        let wish = headers.get(b"retry-after");
+        self.retry_after = wish.and_then(|value| retry_after(value, || headers.get(b"date")));
+        let from_upstream = self.from_upstream.unwrap_or_else(|| is_via_upstream(stream.details()));
+        self.from_upstream = Some(from_upstream);
     }
 }
 

@@ -28,6 +28,11 @@
 //! An admitted request holds one permit until its stream ends, however it ends. The upstream is judged there and not at
 //! its response headers, since only then is it known whether the answer was whole and who wrote it; tunnels, which may
 //! last for days, are the exception.
+//!
+//! # Cost
+//!
+//! A proxy comes back to this code with caches that its other work has filled. So what admitted requests seldom need is
+//! `#[cold]`, or not inlined: out of the way of what all of them run through.
 
 mod bounds;
 mod compile;
@@ -99,8 +104,13 @@ impl Env<'_> {
     /// Counts failures of what a kind of control, the stat's label, needs of the host.
     fn count_errors(&self, kind: &str, errors: u64) {
         if errors > 0 {
-            self.stats.add(self.metrics, stats::ERRORS, &[kind], i64::try_from(errors).unwrap_or(i64::MAX));
+            self.count_some_errors(kind, errors);
         }
+    }
+
+    #[cold]
+    fn count_some_errors(&self, kind: &str, errors: u64) {
+        self.stats.add(self.metrics, stats::ERRORS, &[kind], i64::try_from(errors).unwrap_or(i64::MAX));
     }
 }
 

@@ -106,6 +106,13 @@ impl Rate {
 
     /// Counts what is out of the ordinary about a decision.
     fn note(&self, policy: &str, overflow: bool, contended: bool, env: &Env<'_>) {
+        if overflow || contended {
+            self.count_unusual(policy, overflow, contended, env);
+        }
+    }
+
+    #[cold]
+    fn count_unusual(&self, policy: &str, overflow: bool, contended: bool, env: &Env<'_>) {
         let counts = [(overflow, stats::RATE_LIMIT_OVERFLOW), (contended, stats::RATE_LIMIT_CONTENDED)];
         for (_, stat) in counts.into_iter().filter(|(happened, _)| *happened) {
             env.stats.add(env.metrics, stat, &[policy, &self.name], 1);
@@ -125,6 +132,7 @@ pub(super) fn whole_number(value: &[u8]) -> Option<u64> {
 }
 
 /// Logs where a control keeps its state.
+#[cold]
 pub(super) fn tell_place(control: &str, name: &str, alone: bool) {
     if alone {
         log::warn!(
@@ -294,6 +302,7 @@ impl Engine {
     }
 
     /// Charges what only the response tells.
+    #[inline(never)]
     pub(super) fn charge_responses(&mut self, headers: &HeaderMap<'_>, permit: &mut Permit, env: &mut Env<'_>) {
         for held in &mut permit.held {
             let What::Charge { limit, charged, .. } = &mut held.what else { continue };

@@ -1,7 +1,7 @@
 //! The response, and the end of the stream: headers told, permits settled, the upstream judged.
 
 use crate::control::Nanos;
-use crate::control::circuit_breaker::{CircuitBreakers, State};
+use crate::control::circuit_breaker::{CircuitBreakers, SlotId, State, Transition};
 
 use super::gauges::{key_label, show};
 use super::headers::{Tell, rate_limit_headers};
@@ -191,23 +191,7 @@ impl Engine {
 /// Counts and logs the changes of state this worker made. Over all workers each is told once.
 pub(super) fn report(policy: &str, breakers: &mut CircuitBreakers, env: &mut Env<'_>) {
     while let Some((slot, change)) = breakers.take_transition() {
-        show(policy, breakers, slot, env);
-        let key = key_label(breakers.label(slot).unwrap_or_default());
-        env.stats.add(env.metrics, stats::BREAKER_TRANSITIONS, &[policy, change.to.name()], 1);
-        let (from, to) = (change.from.name(), change.to.name());
-        if change.to == State::Open {
-            env.stats.add(env.metrics, stats::BREAKER_TRIPS, &[policy, change.reason.name()], 1);
-            log::warn!(
-                "circuit breaker {policy}/{key}: {from} to {to} ({}): {} of {} calls failed, {} slow; open for {} ms",
-                change.reason.name(),
-                change.counts.failures,
-                change.counts.calls,
-                change.counts.slow,
-                change.open_for / 1_000_000,
-            );
-        } else {
-            log::info!("circuit breaker {policy}/{key}: {from} to {to}");
-        }
+        report_change(policy, breakers, slot, change, env);
     }
     while let Some(slot) = breakers.take_met() {
         show(policy, breakers, slot, env);
@@ -216,4 +200,25 @@ pub(super) fn report(policy: &str, breakers: &mut CircuitBreakers, env: &mut Env
         tell_place("circuit breakers", policy, alone);
     }
     env.count_errors("circuit_breaker", breakers.take_errors());
+}
+
+#[cold]
+fn report_change(policy: &str, breakers: &mut CircuitBreakers, slot: SlotId, change: Transition, env: &mut Env<'_>) {
+    show(policy, breakers, slot, env);
+    let key = key_label(breakers.label(slot).unwrap_or_default());
+    env.stats.add(env.metrics, stats::BREAKER_TRANSITIONS, &[policy, change.to.name()], 1);
+    let (from, to) = (change.from.name(), change.to.name());
+    if change.to == State::Open {
+        env.stats.add(env.metrics, stats::BREAKER_TRIPS, &[policy, change.reason.name()], 1);
+        log::warn!(
+            "circuit breaker {policy}/{key}: {from} to {to} ({}): {} of {} calls failed, {} slow; open for {} ms",
+            change.reason.name(),
+            change.counts.failures,
+            change.counts.calls,
+            change.counts.slow,
+            change.open_for / 1_000_000,
+        );
+    } else {
+        log::info!("circuit breaker {policy}/{key}: {from} to {to}");
+    }
 }

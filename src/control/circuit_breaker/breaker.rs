@@ -122,6 +122,7 @@ impl Breaker {
     }
 
     /// Changes the record on behalf of all workers. `change` may run several times; only its last result counts.
+    #[inline(never)]
     fn update<T>(
         &mut self,
         at: &mut At<'_>,
