@@ -5,7 +5,11 @@
 use tidegate::control::throttle::{Settings, Throttle};
 use tidegate::control::{Nanos, Random};
 use tidegate::engine::SplitMix64;
-use tidegate::share::Memory;
+use tidegate::share::{GRACE, LEASE, Memory, ROWS};
+
+#[path = "counting/mod.rs"]
+mod counting;
+use counting::Counting;
 
 const SECOND: Nanos = 1_000_000_000;
 const START: Nanos = 1_000 * SECOND;
@@ -116,4 +120,91 @@ fn a_recovered_upstream_is_sent_more_and_more_until_nothing_is_rejected() {
     }
     assert!(shares[25] < 60, "about a fifth passes while all fail: {shares:?}");
     assert_eq!(shares[70..], [200; 20], "{shares:?}");
+}
+
+fn reusing(share: &Counting, owner: u64, now: Nanos) -> Throttle {
+    let mut throttle = Throttle::reusing(SETTINGS, share, "test", owner, now).unwrap();
+    throttle.tick(share, now);
+    throttle
+}
+
+/// A hundred requests that fail; what is rejected a second later.
+fn rejects(throttle: &mut Throttle, share: &Counting, now: Nanos) -> u64 {
+    (0..100).for_each(|_| throttle.settle(share, false));
+    throttle.tick(share, now + SECOND);
+    throttle.rejection_percent()
+}
+
+#[test]
+fn settings_that_come_and_go_have_counts_of_their_own_in_no_more_than_the_rows_there_are() {
+    let share = Counting::default();
+    let mut before: Option<Throttle> = None;
+    let mut pages = Vec::new();
+    for change in 1..=40 {
+        let now = START + change * GRACE;
+        let mut throttle = reusing(&share, change, now);
+        assert_eq!(
+            (throttle.rejection_percent(), throttle.take_news(), throttle.take_errors()),
+            (0, None, 0),
+            "{change}"
+        );
+        assert_eq!(rejects(&mut throttle, &share, now), 80, "{change}");
+        if let Some(before) = before.replace(throttle) {
+            before.release(&share, now);
+        }
+        pages.push(share.page_count());
+    }
+    // One for each row, and the register.
+    assert!(pages[39] <= 1 + ROWS as u32, "{pages:?}");
+    assert_eq!(pages[39], pages[4], "{pages:?}");
+    // The control: a name for each.
+    let share = Counting::default();
+    (0..40).for_each(|change| drop(Throttle::new(SETTINGS, &share, &format!("test/{change}")).unwrap()));
+    assert_eq!(share.page_count(), 40);
+}
+
+#[test]
+fn the_same_settings_count_together_and_one_setting_too_many_counts_on_each_worker() {
+    let share = Counting::default();
+    let (mut one, mut same) = (reusing(&share, 1, START), reusing(&share, 1, START));
+    assert_eq!(rejects(&mut one, &share, START), 80);
+    same.tick(&share, START + SECOND);
+    assert_eq!(same.rejection_percent(), 80);
+    let others: Vec<_> = (2..=ROWS as u64).map(|owner| reusing(&share, owner, START)).collect();
+    let mut late = [reusing(&share, 0, START), reusing(&share, 0, START)];
+    for late in &mut late {
+        assert_eq!((late.take_news(), late.take_errors()), (Some(true), 1));
+    }
+    let [first, second] = &mut late;
+    assert_eq!(rejects(first, &share, START), 80);
+    second.tick(&share, START + SECOND);
+    assert_eq!(second.rejection_percent(), 0, "each by itself");
+    // A row is given up: they count together again.
+    others[0].release(&share, START + SECOND);
+    let now = START + SECOND + GRACE;
+    late.iter_mut().for_each(|late| late.keep(&share, now));
+    assert_eq!(late.each_mut().map(Throttle::take_news), [Some(false); 2]);
+    let [first, second] = &mut late;
+    first.tick(&share, now);
+    assert_eq!(rejects(first, &share, now), 80);
+    second.tick(&share, now + SECOND);
+    assert_eq!(second.rejection_percent(), 80);
+}
+
+#[test]
+fn a_throttle_whose_row_was_taken_while_the_process_stood_still_has_another_at_its_next_keep() {
+    let share = Counting::default();
+    let mut lost = reusing(&share, 1, START);
+    assert_eq!(rejects(&mut lost, &share, START), 80);
+    let now = START + LEASE;
+    let mut other = reusing(&share, 2, now);
+    assert_eq!(rejects(&mut other, &share, now), 80);
+    lost.tick(&share, now);
+    assert_eq!((lost.rejection_percent(), lost.take_errors()), (0, 1), "it goes by nobody else's counts");
+    lost.keep(&share, now);
+    lost.tick(&share, now);
+    assert_eq!((lost.rejection_percent(), lost.take_errors()), (0, 0));
+    assert_eq!(rejects(&mut lost, &share, now), 80);
+    other.tick(&share, now + 2 * SECOND);
+    assert_eq!(other.rejection_percent(), 80);
 }

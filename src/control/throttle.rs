@@ -12,10 +12,14 @@
 //! so that all workers judge the same window. A worker works the probability out anew a hundred times a second at
 //! most.
 //!
-//! Limits: a worker sees what others counted up to ten milliseconds late; the window's oldest tenth leaves at once.
+//! Settings change, and a host forgets no name: a throttle whose settings do has its page in a row that others use when it is
+//! given up (see [`Tenant`]). The numbers under a row only grow, and whoever takes it over begins with what they are.
+//!
+//! Limits: a worker sees what others counted up to ten milliseconds late; the window's oldest tenth leaves at once. A request
+//! that began before a row was given up, and ends after another has it, counts for that one.
 
 use super::{Nanos, Random};
-use crate::share::{Cell, Pages, ShareError, SharedState};
+use crate::share::{Cell, Pages, Return, ShareError, SharedState, Tenant};
 
 /// What a throttle does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +49,7 @@ impl Settings {
 }
 
 const BUCKETS: usize = 10;
-const PAGE: usize = 8 + BUCKETS * 16;
+const PAGE: usize = 16 + BUCKETS * 16;
 /// The probability is worked out anew after so long.
 const FRESH: Nanos = 10_000_000;
 
@@ -63,13 +67,22 @@ struct Ring {
     begins: [Totals; BUCKETS],
 }
 
+/// Where the counts are.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    calls: Cell,
+    successes: Cell,
+    pages: Pages,
+    epoch: u64,
+}
+
 /// One throttle, as one worker sees it.
 #[derive(Debug)]
 pub struct Throttle {
     settings: Settings,
-    calls: Cell,
-    successes: Cell,
-    pages: Pages,
+    /// None where the page is nobody else's.
+    tenant: Option<Tenant>,
+    place: Place,
     ring: Ring,
     rejection: f64,
     stale_at: Nanos,
@@ -82,16 +95,53 @@ impl Throttle {
     /// # Errors
     /// [`ShareError`] where numbers or pages are not shared; open it in [`crate::share::Memory`] then, per worker.
     pub fn new(settings: Settings, share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
-        Ok(Self {
-            settings,
-            calls: share.cell(&format!("{name}.throttle.calls"))?,
-            successes: share.cell(&format!("{name}.throttle.successes"))?,
-            pages: share.pages(&format!("{name}.throttle"), 1, &[0; PAGE])?,
-            ring: Ring::default(),
-            rejection: 0.0,
-            stale_at: 0,
-            errors: 0,
-        })
+        Ok(Self::at(settings, None, Place::open(share, name, 0)?))
+    }
+
+    /// The same where settings change and the host never forgets a name: those with the same `owner`, a digest of the
+    /// settings, count together, and others under the name have a place of their own. A place that nobody uses any more is
+    /// used again. [`keep`](Self::keep) tells that this one is in use.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn reusing(
+        settings: Settings,
+        share: &dyn SharedState,
+        name: &str,
+        owner: u64,
+        now: Nanos,
+    ) -> Result<Self, ShareError> {
+        let mut tenant = Tenant::settle(share, name.to_owned(), owner, Return::Resumes, now)?;
+        let place = Place::open(tenant.share(share), &tenant.name(), tenant.epoch())?;
+        let errors = tenant.take_missed();
+        Ok(Self { errors, ..Self::at(settings, Some(tenant), place) })
+    }
+
+    fn at(settings: Settings, tenant: Option<Tenant>, place: Place) -> Self {
+        Self { settings, tenant, place, ring: Ring::default(), rejection: 0.0, stale_at: 0, errors: 0 }
+    }
+
+    /// Says that the place is in use, and looks for one where it has none; every second or so, by any worker.
+    pub fn keep(&mut self, share: &dyn SharedState, now: Nanos) {
+        let Some(tenant) = &mut self.tenant else { return };
+        if tenant.keep(share, now)
+            && let Ok(place) = tenant.move_in(share, Place::open)
+        {
+            (self.place, self.ring, self.rejection, self.stale_at) = (place, Ring::default(), 0.0, 0);
+        }
+        self.errors = self.errors.saturating_add(tenant.take_missed());
+    }
+
+    /// Nobody on this worker uses it any more.
+    pub fn release(&self, share: &dyn SharedState, now: Nanos) {
+        if let Some(tenant) = &self.tenant {
+            tenant.release(share, now);
+        }
+    }
+
+    /// Whether each worker counts by itself, if that has changed since this was last asked.
+    pub fn take_news(&mut self) -> Option<bool> {
+        self.tenant.as_mut()?.take_news()
     }
 
     /// Whether a request may pass. One that may is told of at its end by [`settle`](Self::settle), or forgotten.
@@ -116,9 +166,10 @@ impl Throttle {
 
     /// A request that was let pass has ended. Those that tell nothing of the upstream are not told of.
     pub fn settle(&self, share: &dyn SharedState, success: bool) {
-        share.add(self.calls, 1);
+        let share = there(&self.tenant, share);
+        share.add(self.place.calls, 1);
         if success {
-            share.add(self.successes, 1);
+            share.add(self.place.successes, 1);
         }
     }
 
@@ -139,35 +190,56 @@ impl Throttle {
     }
 
     fn judge(&mut self, share: &dyn SharedState, now: Nanos) -> Result<f64, ShareError> {
-        let bucket = (now / (self.settings.window / BUCKETS as u64).max(1)).max(1);
-        let totals = Totals { calls: share.read(self.calls), successes: share.read(self.successes) };
-        if self.ring.bucket < bucket {
-            self.roll(share, bucket, totals)?;
+        let Self { settings, tenant, place, ring, .. } = self;
+        let share = there(tenant, share);
+        let bucket = (now / (settings.window / BUCKETS as u64).max(1)).max(1);
+        let totals = place.totals(share);
+        if ring.bucket < bucket {
+            *ring = place.roll(share, bucket, totals)?;
         }
-        let [begin, ..] = self.ring.begins;
+        let [begin, ..] = ring.begins;
         let since = |now: i64, then: i64| u64::try_from(now.saturating_sub(then)).unwrap_or(0);
         let calls = since(totals.calls, begin.calls);
         // A call may have been added between the two reads.
         let successes = since(totals.successes, begin.successes).min(calls);
-        Ok(self.settings.rejection(calls, successes))
+        Ok(settings.rejection(calls, successes))
+    }
+}
+
+fn there<'a>(tenant: &'a Option<Tenant>, share: &'a dyn SharedState) -> &'a dyn SharedState {
+    tenant.as_ref().map_or(share, |tenant| tenant.share(share))
+}
+
+impl Place {
+    fn open(share: &dyn SharedState, name: &str, epoch: u64) -> Result<Self, ShareError> {
+        Ok(Self {
+            calls: share.cell(&format!("{name}.throttle.calls"))?,
+            successes: share.cell(&format!("{name}.throttle.successes"))?,
+            pages: share.pages(&format!("{name}.throttle"), 1, &[0; PAGE])?,
+            epoch,
+        })
     }
 
-    fn roll(&mut self, share: &dyn SharedState, bucket: u64, totals: Totals) -> Result<(), ShareError> {
+    fn totals(&self, share: &dyn SharedState) -> Totals {
+        Totals { calls: share.read(self.calls), successes: share.read(self.successes) }
+    }
+
+    /// Goes on to another part of the window, unless another worker has.
+    fn roll(&self, share: &dyn SharedState, bucket: u64, totals: Totals) -> Result<Ring, ShareError> {
         let mut bytes = [0; PAGE];
         let version = share.load(self.pages, 0, &mut bytes)?;
-        self.ring = Ring::decode(&bytes);
-        if self.ring.bucket >= bucket {
-            return Ok(());
+        let before = Ring::decode(&bytes, self.epoch)?;
+        if before.bucket >= bucket {
+            return Ok(before);
         }
-        // Whoever loses reads the winner's ring at its next look, and this one is as good until then.
-        let mut next = self.ring;
+        let mut next = before;
         next.roll(bucket, totals);
-        match share.store(self.pages, 0, &next.encode(), version) {
-            Ok(()) => self.ring = next,
-            Err(ShareError::Conflict) => {}
-            Err(error) => return Err(error),
+        match share.store(self.pages, 0, &next.encode(self.epoch), version) {
+            Ok(()) => Ok(next),
+            // Whoever loses reads the winner's ring at its next look, and this one is as good until then.
+            Err(ShareError::Conflict) => Ok(before),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 }
 
@@ -182,19 +254,25 @@ impl Ring {
         self.bucket = bucket;
     }
 
-    fn decode(bytes: &[u8; PAGE]) -> Self {
+    /// Pages of an earlier epoch are empty; one of a later epoch is another's by now.
+    fn decode(bytes: &[u8; PAGE], epoch: u64) -> Result<Self, ShareError> {
         let (words, _) = bytes.as_chunks::<8>();
         let mut words = words.iter().copied().map(u64::from_le_bytes);
         let mut next = || words.next().unwrap_or(0);
+        let written = next();
+        if written != epoch {
+            return if written < epoch { Ok(Self::default()) } else { Err(ShareError::Unavailable) };
+        }
         let bucket = next();
         let total = |_| Totals { calls: next().cast_signed(), successes: next().cast_signed() };
-        Self { bucket, begins: std::array::from_fn(total) }
+        Ok(Self { bucket, begins: std::array::from_fn(total) })
     }
 
-    fn encode(&self) -> [u8; PAGE] {
+    fn encode(&self, epoch: u64) -> [u8; PAGE] {
         let totals = self.begins.iter().flat_map(|total| [total.calls, total.successes]).map(i64::cast_unsigned);
         let mut bytes = [0; PAGE];
-        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip([self.bucket].into_iter().chain(totals)) {
+        for (chunk, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip([epoch, self.bucket].into_iter().chain(totals))
+        {
             *chunk = word.to_le_bytes();
         }
         bytes

@@ -144,10 +144,16 @@ pub(super) fn tell_place(control: &str, name: &str, alone: bool) {
 }
 
 impl Engine {
-    /// This engine is gone: the pages of its limits are free for other settings, unless others still use them and say so.
-    pub fn release_rates(&self, env: &Env<'_>) {
-        for rate in self.policies.iter().flat_map(|policy| &policy.rates) {
-            rate.limiter.release(share_of(&rate.settings, env), env.now);
+    /// This engine is gone: the pages of its rate limits and throttles are free for other settings, unless others still use
+    /// them and say so.
+    pub fn release_rows(&self, env: &Env<'_>) {
+        for policy in &self.policies {
+            for rate in &policy.rates {
+                rate.limiter.release(share_of(&rate.settings, env), env.now);
+            }
+            if let Some(throttling) = &policy.throttling {
+                throttling.release(env);
+            }
         }
     }
 

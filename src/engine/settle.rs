@@ -173,7 +173,7 @@ impl Engine {
                 concurrency.tick(env);
             }
             if let Some(throttling) = &mut policy.throttling {
-                throttling.tick(env);
+                throttling.tick(&policy.name, env);
             }
             if let Some(waits) = &policy.waits {
                 waits.tick(env);

@@ -12,6 +12,7 @@ use super::decide::{Refusal, Refused, live_mut};
 use super::gauges::Told;
 use super::outcome::Ending;
 use super::permit::{Held, Permit, What};
+use super::rates::tell_place;
 use super::rejection::Reason;
 use super::{Engine, Env, stats};
 
@@ -36,14 +37,15 @@ impl Throttling {
             max_rejection: u32::from(throttle.max_rejection.0),
             minimum_calls: u64::from(throttle.minimum_calls),
         };
-        let place = format!("{scope}/{policy}/throttle/{:016x}", digest(throttle));
-        let opened = Throttle::new(settings, env.share, &place);
+        let name = format!("{scope}/{policy}/throttle");
+        let opened = Throttle::reusing(settings, env.share, &name, digest(throttle), env.now);
         let mut throttle = opened
             .map_err(|error| format!("policy {policy}: the host keeps no shared state for the throttle ({error:?})"))?;
         // It may have been at work before.
         throttle.tick(env.share, env.now);
         let rejection = Told::new(env.stats.id(env.metrics, stats::THROTTLE_REJECTION, &[policy]));
-        let throttling = Self { throttle, rejection, failures: Outcomes::failures() };
+        let mut throttling = Self { throttle, rejection, failures: Outcomes::failures() };
+        throttling.tell_place(policy, env);
         throttling.tell(env);
         Ok(throttling)
     }
@@ -58,10 +60,24 @@ impl Throttling {
     }
 
     /// What time alone changes.
-    pub fn tick(&mut self, env: &mut Env<'_>) {
+    pub fn tick(&mut self, policy: &str, env: &Env<'_>) {
+        self.throttle.keep(env.share, env.now);
         self.throttle.tick(env.share, env.now);
-        env.count_errors("load_shedding", self.throttle.take_errors());
+        self.tell_place(policy, env);
         self.tell(env);
+    }
+
+    /// Counts and logs that the throttle found no place among what workers share, or has one again.
+    fn tell_place(&mut self, policy: &str, env: &Env<'_>) {
+        env.count_errors("load_shedding", self.throttle.take_errors());
+        if let Some(alone) = self.throttle.take_news() {
+            tell_place("throttle", policy, alone);
+        }
+    }
+
+    /// Nobody uses it any more: its place is free for other settings, unless others still use it and say so.
+    pub fn release(&self, env: &Env<'_>) {
+        self.throttle.release(env.share, env.now);
     }
 
     /// Tells what it rejects.

@@ -337,7 +337,7 @@ impl Plugin {
         if let Some(gone) = self.roots.remove(&context)
             && let Ok(engine) = gone.engine.try_borrow()
         {
-            engine.release_rates(&self.world.env());
+            engine.release_rows(&self.world.env());
             // One that never saw the timer only tried a configuration out, in a VM of its own, while those that serve with
             // it are about to begin: what it gave up they would lose.
             if gone.timer.rang {

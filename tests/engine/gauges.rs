@@ -89,3 +89,23 @@ fn gauges_of_what_is_gone_are_zero_and_show_again_what_comes_back() {
     proxy.tick();
     assert_eq!(proxy.stat(LIMIT), 10);
 }
+
+/// Each left its page behind in the host, for as long as the proxy ran.
+#[test]
+fn throttles_whose_settings_change_need_no_more_places_than_there_are() {
+    const ERRORS: &str = "tidegate_errors_total.kind.load_shedding";
+    let mut proxy = Workers::new(2, &throttled(1000, 20));
+    for change in 1..=40 {
+        proxy.reconfigure(&throttled(1000, 20 + change));
+        retire_oldest(&mut proxy);
+        proxy.advance(SECOND);
+        proxy.tick();
+    }
+    assert_eq!(proxy.stat(ERRORS), 0, "an update each second needs no more than there is");
+    fail(&mut proxy);
+    // The control: without their end all of them are in use, and the last count on each worker by itself.
+    for change in 41..=60 {
+        proxy.reconfigure(&throttled(1000, 20 + change));
+    }
+    assert!(proxy.stat(ERRORS) > 0);
+}

@@ -131,7 +131,7 @@ impl Workers {
         self.with_all(worker, |engines, env| {
             let gone = engines.remove(at);
             let newest_first: Vec<&Engine> = engines.iter().rev().collect();
-            gone.release_rates(env);
+            gone.release_rows(env);
             gone.retire(&newest_first, env);
         });
     }
