@@ -84,9 +84,10 @@ impl Engine {
         let matches: Vec<_> = active.iter().map(|policy| policy.matches.clone()).collect();
         let index = Index::new(&matches)?;
         check_own_memory(&active)?;
+        let scope = format!("{scope}/{:08x}", process(env.hash_key));
         let policies = active
             .into_iter()
-            .map(|policy| compile(policy, config.mode.max(policy.mode), previous, scope, env))
+            .map(|policy| compile(policy, config.mode.max(policy.mode), previous, &scope, env))
             .collect::<Result<_, _>>()?;
         let engine = Self { policies, index, work: Workspace::default() };
         engine.succeed(previous, env);
@@ -151,7 +152,7 @@ fn compile(
             breakers: match breakers_before.find(|kept| kept.settings == *settings) {
                 Some(kept) => Rc::clone(&kept.breakers),
                 None => {
-                    let place = format!("{scope}/{name}/circuit_breaker/{:08x}", process(env.hash_key));
+                    let place = format!("{scope}/{name}/circuit_breaker");
                     let (own, owner) = (breaker_settings(settings), digest(&(settings, shadow)));
                     let opened = CircuitBreakers::reusing(own, env.share, &place, owner, env.now);
                     Rc::new(RefCell::new(opened.map_err(|error| failed("circuit breaker", error))?))
@@ -219,8 +220,8 @@ pub(super) fn digest(settings: &impl Hash) -> u64 {
 }
 
 /// Tells this process from the one before it: at a hot restart Envoy adds what the numbers of the old process say to those
-/// of the same name in the new one, and takes it off again when the old one is gone. To a breaker both would look like
-/// calls. Nothing of the key can be read from it.
+/// of the same name in the new one, every few seconds, and takes it off again when the old one is gone. To a breaker both would
+/// look like calls, to a concurrency limit like requests in flight. Nothing of the key can be read from it.
 fn process((first, second): (u64, u64)) -> u32 {
     let mut hasher = SipHasher13::new_with_keys(first, second);
     hasher.write(b"process");

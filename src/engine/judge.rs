@@ -59,8 +59,25 @@ impl Engine {
         } else if status == 101 || (permit.connect && (200..300).contains(&status)) {
             let ending = Ending { status: Some(status), from_upstream: true, ..Ending::default() };
             self.begin_tunnel(&ending, took, permit, env);
-        } else if !ends {
-            self.hear(status, took, permit, env);
+        } else if !ends && permit.has_probe() {
+            if permit.answer.learn_whose(stream) {
+                self.hear(status, took, permit, env);
+            } else {
+                self.withdraw_probes(permit, env);
+            }
+        }
+    }
+
+    /// Somebody else answers: for how long, is nothing that the upstream should wait for.
+    #[cold]
+    fn withdraw_probes(&self, permit: &mut Permit, env: &mut Env<'_>) {
+        let is_probe = |held: &mut Held| matches!(&held.what, What::Breaker(granted) if granted.is_probe());
+        for Held { policy, what } in permit.held.extract_if(.., is_probe) {
+            if let (What::Breaker(granted), Some(policy)) = (what, self.policies.get(policy))
+                && let Some(breaker) = &policy.breaker
+            {
+                withdraw(policy, breaker, granted, env);
+            }
         }
     }
 
@@ -124,6 +141,14 @@ impl super::compile::Breaker {
     }
 }
 
+/// What a breaker granted was not used.
+pub(super) fn withdraw(policy: &Policy, breaker: &super::compile::Breaker, granted: Granted, env: &mut Env<'_>) {
+    if let Ok(mut breakers) = breaker.breakers.try_borrow_mut() {
+        breakers.withdraw(env.share, granted, env.now, env.random);
+        report(&policy.name, &mut breakers, env);
+    }
+}
+
 /// Settles what a breaker granted. `took` is the time to the response headers, or all there was where none came.
 pub(super) fn settle_breaker(
     policy: &Policy,
@@ -148,6 +173,7 @@ pub(super) fn settle_breaker(
         None if ending.from_upstream && ending.status.is_some() => {
             breakers.ignore(env.share, granted, env.now, env.random)
         }
+        None if ending.is_of_another() => breakers.withdraw(env.share, granted, env.now, env.random),
         None => breakers.cancel(env.share, granted, env.now, env.random),
     }
     report(&policy.name, &mut breakers, env);
@@ -204,8 +230,14 @@ impl Answer {
         self.rejected_downstream = headers.get(b"x-tidegate-reason").is_some();
         let wish = headers.get(b"retry-after");
         self.retry_after = wish.and_then(|value| retry_after(value, || headers.get(b"date")));
+        self.learn_whose(stream);
+    }
+
+    /// Whether the upstream wrote these headers, for which the host is asked where they do not say so.
+    fn learn_whose(&mut self, stream: &dyn Stream) -> bool {
         let from_upstream = self.from_upstream.unwrap_or_else(|| is_via_upstream(stream.details()));
         self.from_upstream = Some(from_upstream);
+        from_upstream
     }
 }
 

@@ -84,6 +84,13 @@ impl Ending {
         client_left(self.flags)
     }
 
+    /// The proxy, or another filter, answered in the upstream's place, and not because that was silent.
+    #[must_use]
+    pub fn is_of_another(&self) -> bool {
+        let silent = self.client_left() || self.flags & (flag::RESET | flag::TIMEOUT) != 0 || self.expired;
+        !self.from_upstream && !silent && self.status.is_some_and(|status| status != GATEWAY_TIMEOUT)
+    }
+
     /// The ending of a gRPC call, whose client takes an answer without a gRPC status for what its HTTP status means (see
     /// gRPC's "HTTP to gRPC Status Code Mapping"). A call that was cut off stays without.
     #[must_use]

@@ -155,6 +155,11 @@ impl Permit {
         }
     }
 
+    /// Whether a breaker tries its upstream with this request.
+    pub(super) fn has_probe(&self) -> bool {
+        self.held.iter().any(|held| matches!(&held.what, What::Breaker(granted) if granted.is_probe()))
+    }
+
     /// Whether the response's status will matter when this is settled.
     pub fn judges_upstream(&self) -> bool {
         self.held

@@ -5,7 +5,7 @@ use crate::control::circuit_breaker::{CircuitBreakers, SlotId, State, Transition
 
 use super::gauges::{key_label, show};
 use super::headers::{Tell, rate_limit_headers};
-use super::judge::settle_breaker;
+use super::judge::{settle_breaker, withdraw};
 use super::permit::{Answer, Held, Permit, What};
 use super::rates::{Left, tell_place};
 use super::{Engine, Env, stats};
@@ -152,11 +152,8 @@ impl Engine {
                     }
                 }
                 What::Breaker(granted) => {
-                    if let Some(breaker) = &policy.breaker
-                        && let Ok(mut breakers) = breaker.breakers.try_borrow_mut()
-                    {
-                        breakers.cancel(env.share, granted, env.now, env.random);
-                        report(&policy.name, &mut breakers, env);
+                    if let Some(breaker) = &policy.breaker {
+                        withdraw(policy, breaker, granted, env);
                     }
                 }
             }

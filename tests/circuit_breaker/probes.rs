@@ -176,17 +176,32 @@ fn a_probe_with_good_headers_counts_as_good_when_its_time_is_over_whoever_notice
 }
 
 #[test]
-fn a_probe_with_good_headers_still_fails_within_its_time_and_can_be_cancelled() {
-    let mut fleet = tripped(probing(2), 2, 11);
-    let mut stream = fleet.ask(0).unwrap();
-    fleet.hear(0, &mut stream, 0);
-    fleet.cancel(0, stream);
+fn a_probe_with_good_headers_still_fails_within_its_time_and_is_good_when_its_client_leaves() {
+    let streams = |count: usize| {
+        let mut fleet = tripped(probing(2), 2, 11);
+        for worker in 0..count {
+            let mut stream = fleet.ask(worker).unwrap();
+            fleet.hear(worker, &mut stream, 0);
+            fleet.now += SECOND;
+            // It used to give its place back, and so did all that came after it: for good.
+            fleet.cancel(worker, stream);
+        }
+        fleet
+    };
+    assert_eq!(streams(2).state(0), State::Closed);
+    let mut fleet = streams(1);
     let mut next = fleet.ask(1).unwrap();
-    assert!(next.is_probe() && fleet.ask(0).unwrap().is_probe());
-    assert!(fleet.ask(0).is_err());
+    assert!(next.is_probe());
+    assert!(fleet.ask(0).is_err(), "one is good, and one is out");
     fleet.hear(1, &mut next, 0);
     fleet.now += 9 * SECOND;
     fleet.end(1, next, FAILURE);
+    assert_eq!((fleet.state(0), fleet.last_reason()), (State::Open, TripReason::ProbeFailed));
+    // The control: what was slow was slow.
+    let mut fleet = tripped(Settings { slow_call_duration: Some(SECOND), ..probing(1) }, 2, 11);
+    let mut slow = fleet.ask(0).unwrap();
+    fleet.hear(0, &mut slow, 2 * SECOND);
+    fleet.cancel(0, slow);
     assert_eq!((fleet.state(0), fleet.last_reason()), (State::Open, TripReason::ProbeFailed));
 }
 

@@ -147,6 +147,16 @@ fn a_request_costs_what_the_document_on_them_says() {
     breakers.settle(&share, permits[2], Outcome::Success, 0, SECOND, rng);
     assert_eq!(share.take(), (7, 0), "a success while something in the window has failed");
 
+    let (share, mut breakers, slot) = counted(Settings { slow_call_duration: Some(1), ..Settings::default() });
+    let permits = [(); 3].map(|()| breakers.acquire(&share, slot, SECOND, rng).unwrap());
+    share.take();
+    for (permit, took, cells, what) in
+        [(permits[0], 0, 4, "quick"), (permits[1], 2, 9, "slow"), (permits[2], 0, 8, "quick, after a slow one")]
+    {
+        breakers.settle(&share, permit, Outcome::Success, took, SECOND, rng);
+        assert_eq!(share.take(), (cells, 0), "{what}");
+    }
+
     let (share, mut breakers, slot) = counted(consecutive(2));
     let permits = [(); 2].map(|()| breakers.acquire(&share, slot, SECOND, rng).unwrap());
     share.take();

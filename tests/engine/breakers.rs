@@ -1,6 +1,6 @@
 //! Circuit breakers at work on requests: what counts, what a silent upstream comes to, and how the way back is.
 
-use super::workers::{Answer, SECOND, Workers};
+use super::workers::{Admitted, Answer, SECOND, Workers};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -32,7 +32,11 @@ fn breaker(more: &str) -> String {
 
 /// Tripped, and the open time is over.
 fn tripped(workers: usize, more: &str) -> Workers {
-    let mut proxy = Workers::new(workers, &breaker(more));
+    tripped_with(workers, &breaker(more))
+}
+
+fn tripped_with(workers: usize, configuration: &str) -> Workers {
+    let mut proxy = Workers::new(workers, configuration);
     for turn in 0..4 {
         assert_eq!(proxy.serve(turn % workers, &[], &bad()), GOOD);
     }
@@ -98,13 +102,59 @@ fn an_upstream_that_hangs_reopens_although_every_client_leaves_before_the_timeou
         assert_eq!(proxy.stat(STATE), 2, "{turn}");
     }
     let mut proxy = tripped(2, "");
-    for turn in 0..20 {
+    for (turn, shown) in [2, 0].into_iter().enumerate() {
         let mut streams = proxy.ask(turn % 2, &[]).expect("a probe");
-        proxy.advance(SECOND);
+        proxy.advance(4 * SECOND);
         proxy.start_answer(&mut streams, &ok());
         proxy.answer(streams, &left());
-        assert_eq!(proxy.stat(STATE), 2, "{turn}");
+        assert_eq!(proxy.stat(STATE), shown, "{turn}");
     }
+}
+
+/// The time until somebody else answered was taken for the upstream's silence, and somebody else's good answer for its own.
+#[test]
+fn what_others_answer_says_nothing_about_the_upstream_that_a_probe_is_for() {
+    let states = |mut proxy: Workers, end: &dyn Fn(&mut Workers, Admitted)| {
+        let states = (0..12).map(|turn| {
+            let Ok(probe) = proxy.ask(turn % 2, &[]) else { return 1 };
+            end(&mut proxy, probe);
+            proxy.stat(STATE)
+        });
+        states.collect::<Vec<_>>()
+    };
+    let half_open = vec![2; 12];
+    // Another filter denies, after a second each.
+    let denied = |proxy: &mut Workers, probe| {
+        proxy.advance(SECOND);
+        proxy.answer(probe, &Answer::status("403").local());
+    };
+    assert_eq!(states(tripped(2, ""), &denied), half_open);
+    // Another filter, or a cache, has something good to say, which takes longer than a probe may.
+    let answered = |proxy: &mut Workers, mut probe| {
+        proxy.start_answer(&mut probe, &ok().local());
+        proxy.advance(6 * SECOND);
+        proxy.tick();
+        proxy.answer(probe, &ok().local());
+    };
+    assert_eq!(states(tripped(2, ""), &answered), half_open);
+    // Tidegate itself rejects a body as it comes.
+    let cut_off = |proxy: &mut Workers, mut probe| {
+        proxy.advance(2 * SECOND);
+        assert!(proxy.receive(&mut probe, 11).is_err());
+    };
+    let bounded = breaker("").replace(r#""name": "p","#, r#""name": "p", "request_limits": {"max_body_bytes": 10},"#);
+    assert_eq!(states(tripped_with(2, &bounded), &cut_off), half_open);
+    // The controls: the upstream's own.
+    let good = |proxy: &mut Workers, probe| {
+        proxy.advance(SECOND);
+        proxy.answer(probe, &ok());
+    };
+    assert_eq!(states(tripped(2, ""), &good)[..2], [2, 0]);
+    let silent = |proxy: &mut Workers, probe| {
+        proxy.advance(SECOND);
+        proxy.answer(probe, &Answer::none(LEFT));
+    };
+    assert_eq!(states(tripped(2, ""), &silent)[..6], [2, 2, 2, 2, 1, 1]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::machine::{Admission, Ending};
 use super::record::page::{self, Content};
 use super::record::{Calls, Phase, Record};
 use super::settings::{Settings, Window};
-use super::state::{Counts, Denied, Grant, Heard, Probe, Transition, TripReason};
+use super::state::{Counts, Denied, Grant, Heard, Probe, Transition, TripReason, Unjudged};
 use super::window::{BUCKETS, Totals, judge};
 use crate::control::{Nanos, Random};
 use crate::share::{Cell, Pages, ShareError, SharedState, Version};
@@ -179,10 +179,10 @@ impl Breaker {
         &mut self,
         at: &mut At<'_>,
         probe: (u64, Probe),
-        answered: bool,
+        why: Unjudged,
     ) -> Result<Option<Transition>, ShareError> {
         let (given_back, transition) =
-            self.update(at, |record, at| record.give_back(at.settings, probe, answered, at.now, at.rng))?;
+            self.update(at, |record, at| record.give_back(at.settings, probe, why, at.now, at.rng))?;
         if given_back && transition.is_none() {
             // Workers that had seen all places taken reject without looking.
             self.tell(at.share);

@@ -7,7 +7,7 @@ mod half_open;
 
 use super::record::{Calls, Closed, HalfOpen, Open, Phase, Record};
 use super::settings::Settings;
-use super::state::{Counts, Denied, Grant, Heard, Outcome, Probe, Transition, TripReason};
+use super::state::{Counts, Denied, Grant, Heard, Outcome, Probe, Transition, TripReason, Unjudged};
 use super::window::{TimeWindow, reaches};
 use crate::control::{Nanos, Random};
 
@@ -78,22 +78,23 @@ impl Record {
         }
     }
 
-    /// Gives the place of a probe back. Whether there was one. `answered`: the upstream has said something, if nothing that
-    /// counts.
+    /// Gives the place of a probe back that is not judged by its end. Whether there was one.
     pub fn give_back(
         &mut self,
         settings: &Settings,
         probe: (u64, Probe),
-        answered: bool,
+        why: Unjudged,
         now: Nanos,
         rng: &mut dyn Random,
     ) -> bool {
         let Some((half, probe)) = self.round_of(settings, probe, now, rng) else { return false };
-        if !half.give_back(probe, answered, now) {
+        if !half.give_back(probe, why, now) {
             return false;
         }
         if half.silence >= settings.probe_timeout {
             self.leave(|half: &HalfOpen| half.reopen(settings, TripReason::ProbeTimeout, None, now, rng));
+        } else {
+            self.conclude(settings, now, rng);
         }
         true
     }

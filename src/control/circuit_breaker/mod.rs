@@ -12,8 +12,8 @@
 //!   is unanswered after `probe_timeout`, or a round whose share of slow answers reaches its threshold opens again. A
 //!   cancelled probe gives its place back and is neither good nor bad; but where clients leave before an upstream that
 //!   hangs could time out, the time that it let them wait adds up, and opens again at a cancel that makes it
-//!   `probe_timeout` since the upstream was last heard of. A probe with good response headers whose body goes on for longer than the
-//!   timeout, a stream, counts as answered well from then on.
+//!   `probe_timeout` since the upstream was last heard of. A probe with good response headers, a stream, counts as answered
+//!   well once its client leaves, or its body goes on for longer than the timeout.
 //! - After closing, `recovery_ramp` admits a tenth of the requests at first and all at its end, at random.
 //!
 //! Each state has a generation, and so has each permit: an outcome of another generation changes nothing.
@@ -56,7 +56,7 @@ use self::breaker::{At, Breaker, Place};
 use self::machine::Ending;
 use self::places::Places;
 use self::record::Record;
-use self::state::{Grant, Heard, Probe};
+use self::state::{Grant, Heard, Probe, Unjudged};
 use crate::control::{Nanos, Random};
 use crate::share::{ShareError, SharedState};
 
@@ -244,26 +244,30 @@ impl CircuitBreakers {
         decision.map(|(generation, grant)| Permit { generation, grant, ..unwatched })
     }
 
-    /// The request was not sent after all, or ended without an answer for which the upstream is to blame: a call is as
-    /// though it had never asked, and a probe's place is free again. Probes that are cancelled after waiting in vain for
-    /// `probe_timeout`, all together and with no answer to any, open the breaker.
+    /// The request ended without an answer, nobody knows by whose fault: a call is as though it had never asked, and a probe's
+    /// place is free again. Probes that are cancelled after waiting in vain for `probe_timeout`, all together and with no
+    /// answer to any, open the breaker. One of which good headers were [heard](Self::hear) has been answered well.
     pub fn cancel(&mut self, share: &dyn SharedState, permit: Permit, now: Nanos, rng: &mut dyn Random) {
-        self.give_back(share, permit, false, now, rng);
+        self.give_back(share, permit, Unjudged::Owed, now, rng);
     }
 
     /// The upstream answered, and the answer is to be ignored: the same, except that nobody waited in vain.
     pub fn ignore(&mut self, share: &dyn SharedState, permit: Permit, now: Nanos, rng: &mut dyn Random) {
-        self.give_back(share, permit, true, now, rng);
+        self.give_back(share, permit, Unjudged::Answered, now, rng);
     }
 
-    fn give_back(&mut self, share: &dyn SharedState, permit: Permit, answered: bool, now: Nanos, rng: &mut dyn Random) {
+    /// The request was not sent after all, or somebody else put an end to it: the same, except that the upstream owed nothing.
+    pub fn withdraw(&mut self, share: &dyn SharedState, permit: Permit, now: Nanos, rng: &mut dyn Random) {
+        self.give_back(share, permit, Unjudged::Uninvolved, now, rng);
+    }
+
+    fn give_back(&mut self, share: &dyn SharedState, permit: Permit, why: Unjudged, now: Nanos, rng: &mut dyn Random) {
         let Grant::Probe(probe) = permit.grant else { return };
         if !self.is_current(&permit) {
             return;
         }
-        let transition = self.with(permit.slot, share, now, rng, |breaker, at| {
-            breaker.give_back(at, (permit.generation, probe), answered)
-        });
+        let transition = self
+            .with(permit.slot, share, now, rng, |breaker, at| breaker.give_back(at, (permit.generation, probe), why));
         self.report(permit.slot, transition.flatten());
     }
 

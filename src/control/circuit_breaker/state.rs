@@ -204,6 +204,17 @@ pub(super) struct Probe {
     pub heard: Heard,
 }
 
+/// Why a probe is not judged by its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unjudged {
+    /// The upstream answered, and the answer is to be ignored.
+    Answered,
+    /// The upstream owed an answer up to then.
+    Owed,
+    /// The upstream had no part in it.
+    Uninvolved,
+}
+
 /// What has been heard of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {

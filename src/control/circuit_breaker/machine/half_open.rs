@@ -3,7 +3,7 @@
 use super::asked_until;
 use crate::control::circuit_breaker::record::{Closed, HalfOpen, Open};
 use crate::control::circuit_breaker::settings::Settings;
-use crate::control::circuit_breaker::state::{Counts, Heard, Probe, TripReason};
+use crate::control::circuit_breaker::state::{Counts, Heard, Probe, TripReason, Unjudged};
 use crate::control::{Nanos, Random};
 
 impl HalfOpen {
@@ -54,16 +54,24 @@ impl HalfOpen {
         true
     }
 
-    /// Clears the place of a probe that is not judged. Time in which the upstream owed an answer to this probe alone is noted,
-    /// so that it adds up, over the probes of clients that do not wait, to as long as one probe may take.
-    pub(super) fn give_back(&mut self, probe: Probe, answered: bool, now: Nanos) -> bool {
+    /// Clears the place of a probe that is not judged by its end. One whose headers were good has been answered. Time in which
+    /// the upstream owed an answer to this probe alone is noted, so that it adds up, over the probes of clients that do not
+    /// wait, to as long as one probe may take.
+    pub(super) fn give_back(&mut self, probe: Probe, why: Unjudged, now: Nanos) -> bool {
         let owed_since = self.owed_since(now);
         if !self.take(probe) {
             return false;
         }
+        if probe.heard != Heard::Nothing {
+            self.count_good(probe.heard == Heard::Slow);
+        }
         // Below `probe_timeout` both before and after: a sum that wrapped would make the upstream look well.
         let waited = self.owed_since(now).saturating_sub(owed_since);
-        self.silence = if answered { 0 } else { self.silence.saturating_add(waited) };
+        match why {
+            Unjudged::Answered => self.silence = 0,
+            Unjudged::Owed => self.silence = self.silence.saturating_add(waited),
+            Unjudged::Uninvolved => {}
+        }
         true
     }
 
