@@ -5,8 +5,9 @@
 //! All policies that match a request apply to it, in the order of the configuration. The decision goes over all of them
 //! at once, cheapest and least committal first: request limits, circuit breakers, rate limits, throttles, concurrency. The first
 //! control to refuse rejects the request, except that among rate limits, which are all asked before any is charged, the
-//! one with the longest wait speaks. They are charged last, when there is a place: while requests are rejected for
-//! concurrency by the thousand, none of them takes a token that another worker could be asked for. Whatever a rejected
+//! one with the longest wait speaks. They are charged last, when there is a place, or when the request is to wait for
+//! one: while requests are rejected for concurrency by the thousand, none of them takes a token that another worker could be asked
+//! for, unless a queue was found full after that. Whatever a rejected
 //! request had taken so far, a probe of a half-open breaker, or a place where another worker took the tokens since they
 //! were asked for, is given back as though it had never been taken.
 //!

@@ -183,7 +183,7 @@ impl Concurrency {
         let late = |wait| Answer::Refused(Refusal { reason: Reason::PastDeadline, limit: None, wait, left: None });
         if let Some(left) = left
             && self.answered_in(seat, 0) > left
-            && !self.is_idle(seat, env)
+            && !self.may_try(seat, env)
         {
             return late(None);
         }
@@ -228,10 +228,12 @@ impl Concurrency {
         limits.usual_latency(slot)?.checked_div(u64::from(limits.limit(slot)))
     }
 
-    fn is_idle(&self, seat: Seat, env: &mut Env<'_>) -> bool {
+    /// Whether a request is to be tried that has no time by what is known: where nothing is in flight, or nothing has been
+    /// answered lately, what is known may be no longer so, and nobody else would find out.
+    fn may_try(&self, seat: Seat, env: &mut Env<'_>) -> bool {
         let Ok(mut limits) = self.limits.try_borrow_mut() else { return true };
         let free = limits.free(env.share, seat.slot, Share::ALL, env.now, env.random);
-        free.is_some_and(|(_, inflight)| inflight == 0)
+        free.is_some_and(|(_, inflight)| inflight == 0) || limits.tries(seat.slot, env.now)
     }
 
     /// A request begins to wait, or fails to.

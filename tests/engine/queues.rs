@@ -374,6 +374,55 @@ fn what_cannot_be_answered_in_the_time_it_has_left_is_rejected_on_arrival() {
     scene.idle();
 }
 
+/// While anything at all was in flight, say a stream, requests with too little time were refused for as long as it lasted,
+/// whatever the upstream could do by then.
+#[test]
+fn what_was_usual_once_keeps_nobody_out_for_good() {
+    let deadline = r#""deadline": {"header": "x-request-timeout-ms"}"#;
+    let config = format!(
+        r#"{{"policies": [{{"name": "p", "load_shedding": {{
+            "limit": {{"algorithm": "fixed", "limit": 50}}, {deadline}}}}}]}}"#
+    );
+    let second = [("x-request-timeout-ms", "1000")];
+    // How many of ten a second are let in over ten seconds, the upstream taking so long now.
+    let admitted = |takes: u64, ends: &dyn Fn() -> Answer| {
+        let mut scene = Scene::new(2, &config);
+        let _stream = scene.enters(0, NORMAL);
+        for turn in 0..30 {
+            let slow = scene.enters(turn % 2, NORMAL);
+            scene.proxy.advance(2 * SECOND);
+            scene.proxy.answer(slow, &ok());
+            scene.proxy.tick();
+        }
+        let (mut seconds, mut under_way) = (Vec::new(), Vec::new());
+        for _ in 0..10 {
+            let mut admitted = 0;
+            for turn in 0..10 {
+                match scene.proxy.ask(turn % 2, &second) {
+                    Ok(request) => {
+                        admitted += 1;
+                        under_way.push((scene.proxy.now + takes, request));
+                    }
+                    Err((_, line)) => assert_eq!(line, "overloaded;policy=p;cause=deadline"),
+                }
+                scene.proxy.advance(100 * MS);
+                let now = scene.proxy.now;
+                for (_, request) in under_way.extract_if(.., |(end, _)| *end <= now) {
+                    scene.proxy.answer(request, &ends());
+                }
+                scene.proxy.tick();
+            }
+            seconds.push(admitted);
+        }
+        seconds
+    };
+    let well = admitted(100 * MS, &ok);
+    assert!(well[0] < 10 && well[3..].iter().all(|admitted| *admitted == 10), "{well:?}");
+    // The control: who takes too long still is tried now and then, and nobody else is let in.
+    let slow = admitted(SECOND, &|| Answer::none(LEFT));
+    assert!(slow[3..].iter().all(|admitted| (1..=2).contains(admitted)), "{slow:?}");
+}
+
 #[test]
 fn each_value_of_the_key_has_places_and_a_queue_of_its_own() {
     let key = r#""key": [{"header": "x-tenant"}]"#;

@@ -148,6 +148,11 @@ impl Gauge {
         self.measured.as_ref().map(|measured| measured.usual).filter(|usual| *usual > 0)
     }
 
+    /// Whether a request is to be let through since nothing tells how long requests take now: see [`Measured::tries`].
+    pub fn tries(&mut self, now: Nanos) -> bool {
+        self.measured.as_mut().is_some_and(|measured| measured.tries(now))
+    }
+
     /// Takes back what dead workers held, and counts anew what this one holds if it was taken for dead.
     /// By how much in-flight changed.
     pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<i64, ShareError> {

@@ -72,6 +72,10 @@ pub(super) struct Measured {
     stretches: bool,
     /// Mean latency of the last window with samples; 0 if there was none.
     pub usual: Nanos,
+    /// Nothing was measured in this window, which has lasted as long as windows do, nor at the end of the one before.
+    silent: bool,
+    /// When this worker may let a request through again for what it can tell.
+    try_at: Nanos,
     /// The most this worker has read in flight in this window.
     pub peak: i64,
     batch: Batch,
@@ -147,6 +151,8 @@ impl Measured {
             spared: 0,
             stretches: false,
             usual: 0,
+            silent: false,
+            try_at: 0,
             peak: 0,
             batch: Batch::default(),
         };
@@ -184,6 +190,16 @@ impl Measured {
         self.stretches = state.stretches();
         self.usual = record.usual;
         self.look_at = record.start.saturating_add(state.period());
+    }
+
+    /// Whether a request is to be let through for what it can tell, since nothing tells how long requests take now: one a second
+    /// at each worker.
+    pub fn tries(&mut self, now: Nanos) -> bool {
+        let tries = self.silent && now >= self.try_at;
+        if tries {
+            self.try_at = now.saturating_add(super::WINDOW);
+        }
+        tries
     }
 
     /// A request has ended.
@@ -236,10 +252,18 @@ impl Measured {
         // A first window, or one that nobody ended for long because nothing came, starts now.
         if record.start == 0 || lasted > period.saturating_mul(LONGEST).saturating_mul(2) {
             record.begin(now, totals);
+            self.silent = true;
         } else {
             let samples = u64::try_from(totals[0].saturating_sub(record.samples)).unwrap_or(0);
             let over = lasted >= period && (samples >= SAMPLES || lasted >= period.saturating_mul(LONGEST));
             if !over {
+                let was_silent = self.silent;
+                self.silent = samples == 0 && (was_silent || lasted >= period);
+                if was_silent && !self.silent {
+                    // What few have shown is better than what was so long ago. Whoever is first may tell it.
+                    record.usual = self.window(&record, totals, lasted, 0, 0).rtt;
+                    share.store(self.pages, self.page, &record.encode(), version).or_else(not_first)?;
+                }
                 self.heed(&record, &*state);
                 // Samples are few: no need to look for them at every request.
                 self.look_at =
@@ -249,7 +273,8 @@ impl Measured {
             let window = self.window(&record, totals, lasted, inflight.total(share), state.limit());
             state.update(&window, random);
             record.begin(now, totals);
-            if window.rtt > 0 {
+            self.silent = window.rtt == 0;
+            if !self.silent {
                 record.usual = window.rtt;
             }
             record.words = state.words();
@@ -338,6 +363,11 @@ impl Measured {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Another worker's change came first, and that is as good.
+fn not_first(error: ShareError) -> Result<(), ShareError> {
+    if error == ShareError::Conflict { Ok(()) } else { Err(error) }
 }
 
 impl Record {

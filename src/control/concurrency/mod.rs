@@ -303,6 +303,12 @@ impl ConcurrencyLimits {
         self.gauge(slot)?.usual()
     }
 
+    /// Whether a request that would be refused for [`usual_latency`](Self::usual_latency) is to be let through, since nothing
+    /// has been measured lately: one a second at each worker.
+    pub fn tries(&mut self, slot: SlotId, now: Nanos) -> bool {
+        self.gauge_mut(slot).is_some_and(|gauge| gauge.tries(now))
+    }
+
     /// How often shared state failed since the last time this was asked.
     pub fn take_errors(&mut self) -> u64 {
         std::mem::take(&mut self.errors)
