@@ -127,6 +127,19 @@ fn a_lasting_shift_of_latency_is_not_taken_for_overload() {
     });
 }
 
+/// Where all of the load is of the most important level there is nobody else at whose cost it could be spared: while it was, no dip
+/// measured anything, and it was rejected for twenty seconds.
+#[test]
+fn a_lasting_shift_of_latency_is_seen_as_soon_when_all_requests_are_of_the_most_important_level() {
+    let mut all = Vec::new();
+    over_seeds(&Scenario { critical: 1.0, bulk_share: Share(8_000), ..shift(ADAPTIVE) }, |run| {
+        all.push(run.rejected(10 * SECOND, 30 * SECOND));
+    });
+    let mean = all.iter().sum::<usize>() / all.len();
+    assert!(all.iter().all(|rejected| *rejected <= 750), "more than three seconds' worth: {all:?}");
+    assert!(mean <= 250, "more than a second's worth on the average: {all:?}");
+}
+
 #[test]
 fn cancels_and_quick_failures_do_not_move_the_limit() {
     over_seeds(&Scenario { cancelled: 0.2, failing: 0.2, ..overload(ADAPTIVE) }, |run| {

@@ -18,7 +18,8 @@
 //! - **`base`** follows the mean latency of windows in which all found a place and no queue stood. Under overload it
 //!   cannot be seen, so now and then the limit *dips* below the knee: the queue drains, what had waited leaves, and a
 //!   window measures. Was `base` too high, work was waiting all the time: it sinks, and the limit dips again at once.
-//!   Was it too low, it is set right. A dip that changes little doubles the time to the next.
+//!   Was it too low, it is set right. A dip that changes little doubles the time to the next. Requests with the whole share are
+//!   spared dips, unless they are so many that nothing drains or more are in flight than the dip allows.
 //! - **Doubt**: latency that a queue under this limit cannot explain, or a limit that has been halved, is looked into
 //!   at once, with half as many in flight, and half of those. When they take no longer than twice `base` a dip tells the
 //!   rest. When half as many take as long as before they do not wait: that is `base` now, and the limit grows from there.
@@ -305,7 +306,7 @@ impl Limit for Adaptive {
             Phase::Drain => {
                 self.drain -= window.duration as f64;
                 if self.drain <= 0.0 {
-                    self.fill();
+                    self.miss();
                 }
             }
             Phase::Clear => {

@@ -15,6 +15,8 @@ const DIP_AFTER_DOUBT: f64 = 4.0;
 const DIP_AFTER_MOST: f64 = 512.0;
 /// The longest a queue is given to drain, in windows of the usual length.
 const DRAIN: f64 = 20.0;
+/// The same while some are spared: it does not drain if they are most of the load.
+const DRAIN_SPARED: f64 = 5.0;
 /// The same at a blind start, when windows are short and the queue may be as long as the largest limit.
 const DRAIN_BLIND: f64 = 400.0;
 
@@ -60,9 +62,21 @@ impl Adaptive {
 
     fn drain_to(&mut self, inflight: f64, before: f64) {
         self.phase = Phase::Drain;
-        self.drain = DRAIN * self.usual_period() as f64;
+        let windows = if self.spared > inflight { DRAIN_SPARED } else { DRAIN };
+        self.drain = windows * self.usual_period() as f64;
         self.before = before;
         self.limit = self.bounds.hold(inflight.ceil());
+    }
+
+    /// The limit is low, and more are in flight. If some were spared they are no small part of the load: the dip goes on for
+    /// them too. Else it has failed.
+    pub(super) fn miss(&mut self) {
+        if self.spared > self.limit {
+            self.spared = self.limit;
+            self.drain_to(self.limit, self.before);
+        } else {
+            self.fill();
+        }
     }
 
     /// What is in flight now is to leave before the next measurement.
@@ -92,7 +106,7 @@ impl Adaptive {
         }
         // With more in flight than the dip allows, those who are spared or another proxy keep the upstream busy.
         if (rate(window) * rtt).min(f64::from(window.inflight)) > 1.4 * self.limit {
-            return self.fill();
+            return self.miss();
         }
         let less = rtt < 0.8 * self.before;
         if rtt > 2.0 * self.base {
