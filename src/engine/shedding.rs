@@ -189,10 +189,12 @@ impl Concurrency {
         }
         let queues = self.queues.as_ref().filter(|_| may_wait);
         let ahead = queues.and_then(|queues| Some(queues.try_borrow_mut().ok()?.ahead(seat, env)));
-        if ahead.is_none_or(|ahead| ahead <= 0)
-            && let Some(place) = self.enter(seat, env)
-        {
-            return Answer::Enters(place);
+        if ahead.is_none_or(|ahead| ahead <= 0) {
+            if let Some(place) = self.enter(seat, env) {
+                return Answer::Enters(place);
+            }
+        } else if let Ok(mut limits) = self.limits.try_borrow_mut() {
+            limits.waits(env.share, seat.slot, self.share(seat.level), env.now, env.random);
         }
         let refusal = self.refusal(Reason::Overloaded, seat.slot, env);
         let Some(ahead) = ahead else { return Answer::Refused(refusal) };

@@ -12,48 +12,66 @@ fn shedding(limit: &str) -> String {
     format!(r#"{{"policies": [{{"name": "p", "load_shedding": {{"limit": {limit}}}}}]}}"#)
 }
 
-/// An upstream with ten slots of 20 ms and a queue without end.
+/// A load, before an upstream with slots of 20 ms and a queue without end.
 #[derive(Default)]
-struct Upstream {
+struct Run {
+    /// With the time at which they had their places.
     queue: VecDeque<(u64, Admitted)>,
     slots: VecDeque<(u64, u64, Admitted)>,
-}
-
-struct Run {
+    /// In the proxy's queue.
+    waiting: Vec<Admitted>,
+    sent: u64,
+    milli: u64,
     rejected: usize,
     /// Answered within 250 ms.
     good: usize,
 }
 
-/// So many requests a second for so many seconds.
-fn run(proxy: &mut Workers, workers: usize, rate: u64, seconds: u64, answer: &Answer) -> Run {
-    let mut upstream = Upstream::default();
-    let (mut result, mut sent, mut milli) = (Run { rejected: 0, good: 0 }, 0, 0);
-    while milli < seconds * 1000 || !upstream.slots.is_empty() {
+impl Run {
+    /// A millisecond, with so many requests a second and so many slots.
+    fn milli(&mut self, proxy: &mut Workers, workers: usize, (rate, slots): (u64, usize), answer: &Answer) {
         proxy.advance(MILLI);
-        if milli % 500 == 0 {
+        if self.milli.is_multiple_of(500) {
             proxy.tick();
         }
-        while upstream.slots.front().is_some_and(|(until, ..)| *until <= proxy.now) {
-            let (_, since, done) = upstream.slots.pop_front().unwrap();
+        while self.slots.front().is_some_and(|(until, ..)| *until <= proxy.now) {
+            let (_, since, done) = self.slots.pop_front().unwrap();
             proxy.answer(done, answer);
-            result.good += usize::from(proxy.now - since <= 250 * MILLI);
+            self.good += usize::from(proxy.now - since <= 250 * MILLI);
         }
-        while milli < seconds * 1000 && sent * 1000 <= rate * milli {
-            sent += 1;
-            match proxy.ask(sent as usize % workers, &[]) {
-                Ok(admitted) => upstream.queue.push_back((proxy.now, admitted)),
-                Err(_) => result.rejected += 1,
+        for worker in 0..workers {
+            for (_, what) in proxy.wake(worker, &mut self.waiting) {
+                match what {
+                    Ok(admitted) => self.queue.push_back((proxy.now, admitted)),
+                    Err(_) => self.rejected += 1,
+                }
             }
         }
-        while upstream.slots.len() < 10
-            && let Some((since, next)) = upstream.queue.pop_front()
-        {
-            upstream.slots.push_back((proxy.now + 20 * MILLI, since, next));
+        while rate > 0 && self.sent * 1000 <= rate * self.milli {
+            self.sent += 1;
+            match proxy.ask(self.sent as usize % workers, &[]) {
+                Ok(admitted) if admitted.queued => self.waiting.push(admitted),
+                Ok(admitted) => self.queue.push_back((proxy.now, admitted)),
+                Err(_) => self.rejected += 1,
+            }
         }
-        milli += 1;
+        while self.slots.len() < slots
+            && let Some((since, next)) = self.queue.pop_front()
+        {
+            self.slots.push_back((proxy.now + 20 * MILLI, since, next));
+        }
+        self.milli += 1;
     }
-    result
+}
+
+/// So many requests a second for so many seconds, before ten slots.
+fn run(proxy: &mut Workers, workers: usize, rate: u64, seconds: u64, answer: &Answer) -> Run {
+    let mut run = Run::default();
+    while run.milli < seconds * 1000 || !run.slots.is_empty() {
+        let rate = if run.milli < seconds * 1000 { rate } else { 0 };
+        run.milli(proxy, workers, (rate, 10), answer);
+    }
+    run
 }
 
 fn good() -> Answer {
@@ -66,7 +84,7 @@ fn each_algorithm_keeps_an_overloaded_upstream_answering_in_time() {
         for workers in [1, 2, 4] {
             let mut proxy = Workers::new(workers, &shedding(limit));
             assert_eq!(proxy.stat(LIMIT), 20);
-            let Run { good, rejected } = run(&mut proxy, workers, 1200, 8, &good());
+            let Run { good, rejected, .. } = run(&mut proxy, workers, 1200, 8, &good());
             assert!(good >= 3600, "{limit}, {workers} workers: {good} of 4000 in time, {rejected} rejected");
             assert_eq!(proxy.stat(INFLIGHT), 0);
         }
@@ -75,6 +93,35 @@ fn each_algorithm_keeps_an_overloaded_upstream_answering_in_time() {
     let mut proxy = Workers::new(2, r#"{"policies": [{"name": "p"}]}"#);
     let collapsed = run(&mut proxy, 2, 1200, 8, &good()).good;
     assert!(collapsed < 1200, "{collapsed} in time");
+}
+
+/// Those who came while others waited asked for no place, and a limit that nobody asks for stays: at what it had grown to before the
+/// overload was known for one, or at what the upstream once could do.
+#[test]
+fn a_limit_is_found_though_all_who_come_wait_in_a_queue() {
+    for queue in ["", r#", "queue": {"order": "fifo", "max_wait": "200ms", "max_length": 100}"#] {
+        for workers in [1, 2, 4] {
+            let mut proxy = Workers::new(workers, &shedding(&format!("{{}}{queue}")));
+            let mut run = Run::default();
+            for (phase, slots, (low, high)) in [(0, 10, (20, 45)), (1, 2, (4, 15)), (2, 10, (20, 45))] {
+                for second in 0..8 {
+                    let (before, mut highest) = (run.good, 0);
+                    for _ in 0..1000 {
+                        run.milli(&mut proxy, workers, (1200, slots), &good());
+                        highest = highest.max(proxy.stat(LIMIT));
+                    }
+                    let (good, capacity) = (run.good - before, slots * 50);
+                    let what =
+                        format!("{workers} workers, {queue:?}, phase {phase}, second {second}: {highest}, {good} good");
+                    println!("{what}");
+                    // The first two seconds are for finding out.
+                    assert!(second < 2 || (low..=high).contains(&highest), "{what}");
+                    assert!(second < 2 || good * 10 >= capacity * 7, "{what}");
+                    assert!(second < 5 || good * 10 >= capacity * 9, "{what}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -85,6 +85,25 @@ impl Gauge {
         Ok(false)
     }
 
+    /// A request has to wait because others are ahead of it. If there is no place for it either it tells what one does that
+    /// tried: the limit is raised, or has proved too low.
+    pub fn waits(
+        &mut self,
+        share: &dyn SharedState,
+        level: Share,
+        now: Nanos,
+        random: &mut dyn Random,
+    ) -> Result<(), ShareError> {
+        if self.measured.is_none() || self.free(share, level, now, random)?.is_some() {
+            return Ok(());
+        }
+        let Some(measured) = &mut self.measured else { return Ok(()) };
+        if !measured.raised(share, self.inflight.total(share).saturating_add(1), now)? {
+            measured.refused(share);
+        }
+        Ok(())
+    }
+
     /// Whether a place seems free, without taking it; then how many this worker holds, and all. What may be taken by
     /// another in the next moment is asked for in this way again and again by those who wait, and costs one read.
     pub fn free(

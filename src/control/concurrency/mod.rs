@@ -209,6 +209,14 @@ impl ConcurrencyLimits {
         free.unwrap_or(Some((0, 0)))
     }
 
+    /// A request of a level does not ask for a place, since others go before it: a limit that is found learns of it as of one
+    /// that asked, or it would stay where it was for as long as somebody waits.
+    pub fn waits(&mut self, share: &dyn SharedState, slot: SlotId, level: Share, now: Nanos, random: &mut dyn Random) {
+        if self.open(share, slot).and_then(|gauge| gauge.waits(share, level, now, random)).is_err() {
+            self.errors = self.errors.saturating_add(1);
+        }
+    }
+
     /// Gives a place back, and tells how its request ended and how long it was in flight.
     pub fn release(
         &mut self,
