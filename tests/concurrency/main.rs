@@ -13,3 +13,4 @@ mod limits;
 mod noise;
 mod sim;
 mod start;
+mod streams;

@@ -35,6 +35,9 @@ pub enum Change {
     Service(Nanos),
     /// So much work of others, who have gone, comes to the upstream's queue at once.
     Backlog(u32),
+    /// So many streams are open, each of which holds a place, and none of the upstream's slots, until there are to be fewer:
+    /// the oldest end first, well. Those that find no place do not come.
+    Streams(usize),
 }
 
 /// Who stands still for a moment, as on a machine that others use too.
@@ -163,6 +166,8 @@ struct Sim {
     waiting: VecDeque<Option<usize>>,
     busy: usize,
     slots: usize,
+    /// Their places, and since when they are held.
+    streams: VecDeque<(Place, Nanos)>,
     service: Nanos,
     rate: f64,
     rates: u32,
@@ -199,6 +204,7 @@ pub fn run(scenario: &Scenario) -> Run {
         waiting: VecDeque::new(),
         busy: 0,
         slots: 10,
+        streams: VecDeque::new(),
         service: 20 * MS,
         rate: 0.0,
         rates: 0,
@@ -345,6 +351,22 @@ impl Sim {
                 }
                 self.serve();
             }
+            Change::Streams(streams) => self.stream(streams),
+        }
+    }
+
+    fn stream(&mut self, streams: usize) {
+        let worker = &mut self.workers[0];
+        while self.streams.len() < streams {
+            match worker.acquire(&self.share, SlotId::ONLY, Share::ALL, self.now, &mut self.random) {
+                Some(place) => self.streams.push_back((place, self.now)),
+                None => break,
+            }
+        }
+        while self.streams.len() > streams
+            && let Some((place, since)) = self.streams.pop_front()
+        {
+            worker.release(&self.share, place, Ended::Success, self.now - since, self.now, &mut self.random);
         }
     }
 

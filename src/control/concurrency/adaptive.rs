@@ -34,6 +34,10 @@
 //! - **Nobody answered.** While requests are refused, nobody is answered and clients give up, nothing is measured. The limit
 //!   goes back to its start, then by halves to its least for as long as those whom it lets in give up too, and the start is
 //!   blind again.
+//! - **Streams** are in flight until their clients or servers end them. What by Little's law is in flight beyond those that are answered
+//!   is taken for streams, slowly while a queue may grow; the knees are of the others, and the limit that, and the streams. A start that is
+//!   blind knows of none. If nobody is answered for two seconds though requests are refused and nobody gives up, all in flight
+//!   are taken for streams, and one more is let in: what becomes of it tells.
 //!
 //! It fails where the mean latency says little of the upstream: where long and short requests alternate in waves much
 //! longer than a window, or where one of many servers behind the limit is slow alone. An upstream close to its
@@ -41,6 +45,7 @@
 //! than `ROOM` knees that each wait for their answer, and come slowly, look like overload that grows.
 
 mod measuring;
+mod streams;
 
 use super::limit::{Bounds, Limit, SAMPLES, Window, Words, pack, unpack, whole};
 use crate::control::{Nanos, Random};
@@ -109,7 +114,7 @@ pub struct Adaptive {
     base: f64,
     /// Windows in a row in which requests found no place, or the limit was raised for them.
     full: f64,
-    /// Windows in a row in which requests were refused.
+    /// Windows in a row in which requests were refused; without an answer, as many as they were long.
     refused: f64,
     /// Windows in a row in which a queue stood.
     stood: f64,
@@ -130,6 +135,8 @@ pub struct Adaptive {
     /// Windows under overload to the next dip, and to the one after it.
     dip_in: f64,
     dip_after: f64,
+    /// So many in flight are not answered for long: streams.
+    streams: f64,
 }
 
 impl Adaptive {
@@ -153,13 +160,14 @@ impl Adaptive {
             cut_from: 0.0,
             dip_in: DIP_AFTER,
             dip_after: DIP_AFTER,
+            streams: 0.0,
         }
     }
 
     pub(super) fn restore(bounds: Bounds, words: &Words) -> Self {
-        let numbers: [f64; 15] = unpack(words);
+        let numbers: [f64; 16] = unpack(words);
         let [limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, ..] = numbers;
-        let [.., dip_in, dip_after, refused] = numbers;
+        let [.., dip_in, dip_after, refused, streams] = numbers;
         if limit == 0.0 {
             return Self::new(bounds);
         }
@@ -180,7 +188,34 @@ impl Adaptive {
             cut_from,
             dip_in,
             dip_after,
+            streams,
         }
+    }
+
+    /// Learns from a window without the streams, when the limit is without them too.
+    fn learn(&mut self, window: &Window) {
+        match self.phase {
+            Phase::Normal => self.judge(window),
+            Phase::Drain if f64::from(window.inflight) <= 1.1 * self.limit => {
+                self.clear(window);
+            }
+            Phase::Drain => {
+                self.drain -= window.duration as f64;
+                if self.drain <= 0.0 {
+                    self.miss();
+                }
+            }
+            Phase::Clear => {
+                self.drain -= window.samples as f64;
+                if self.drain <= 0.0 {
+                    self.phase = Phase::Measure;
+                }
+            }
+            Phase::Measure => self.measure(window),
+            Phase::Fill => self.phase = Phase::Normal,
+        }
+        let dips = matches!(self.phase, Phase::Drain | Phase::Clear | Phase::Measure);
+        self.spared = if dips { self.spared } else { 0.9 * self.spared }.max(self.limit);
     }
 
     /// Whether latency is `standing` times `base`, with more in flight than that needs.
@@ -291,6 +326,7 @@ impl Limit for Adaptive {
             if window.left && (window.refused || self.base == 0.0) {
                 self.nobody_answered(window);
             }
+            self.nobody_tells(window);
             // Nothing was answered: with work in flight that is a queue, as far as anybody can tell.
             self.stood = if self.base > 0.0 && window.inflight > 0 { self.stood + 1.0 } else { 0.0 };
             return;
@@ -298,29 +334,16 @@ impl Limit for Adaptive {
         if self.base == 0.0 {
             self.base = window.rtt as f64;
         }
-        match self.phase {
-            Phase::Normal => self.judge(window),
-            Phase::Drain if f64::from(window.inflight) <= 1.1 * self.limit => {
-                self.clear(window);
-            }
-            Phase::Drain => {
-                self.drain -= window.duration as f64;
-                if self.drain <= 0.0 {
-                    self.miss();
-                }
-            }
-            Phase::Clear => {
-                self.drain -= window.samples as f64;
-                if self.drain <= 0.0 {
-                    self.phase = Phase::Measure;
-                }
-            }
-            Phase::Measure => self.measure(window),
-            Phase::Fill => self.phase = Phase::Normal,
-        }
+        self.count_streams(window);
+        let (held, working) = (self.held(), self.working(window));
+        (self.limit, self.spared) = (self.limit - held, self.spared - held);
         self.limit = self.bounds.hold(self.limit);
-        let dips = matches!(self.phase, Phase::Drain | Phase::Clear | Phase::Measure);
-        self.spared = if dips { self.spared } else { 0.9 * self.spared }.max(self.limit);
+        self.learn(&working);
+        // What was taken for streams may have been forgotten.
+        let held = if self.streams > 0.0 { held } else { 0.0 };
+        (self.limit, self.spared) = (self.limit + held, self.spared + held);
+        self.limit = self.bounds.hold(self.limit);
+        self.spared = self.spared.max(self.limit);
     }
 
     fn limit(&self) -> u32 {
@@ -338,9 +361,9 @@ impl Limit for Adaptive {
     fn stretch(&mut self, so_far: &Window) {
         let tells = so_far.samples >= SAMPLES && so_far.duration >= TELLS;
         let lasts = self.full > 0.0 || self.stood > 0.0;
-        let stands = self.stood > 0.0 || (self.full > 0.0 && tells && self.stands(so_far, GROWING));
+        let stands = self.stood > 0.0 || (self.full > 0.0 && tells && self.stands(&self.working(so_far), GROWING));
         let rate = if tells { self.rate.max(rate(so_far)) } else { self.rate };
-        let most = if stands { ROOM * rate * self.base } else { f64::INFINITY };
+        let most = if stands { self.held() + ROOM * rate * self.base } else { f64::INFINITY };
         if self.stretches() && f64::from(so_far.inflight) <= most {
             let step = if lasts { SMALL_STEP } else { STEP };
             self.limit = self.bounds.hold((step * self.limit).min(most).ceil().max(self.limit));
@@ -365,11 +388,12 @@ impl Limit for Adaptive {
             cut_from,
             dip_in,
             dip_after,
+            streams,
             ..
         } = *self;
         pack([
             limit, spared, base, full, stood, seen, overload, phase, drain, rate, before, cut_from, dip_in, dip_after,
-            refused,
+            refused, streams,
         ])
     }
 }

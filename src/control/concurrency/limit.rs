@@ -9,7 +9,7 @@ use super::gradient2::Gradient2;
 use super::vegas::Vegas;
 
 /// Words that hold the state of any algorithm.
-pub const WORDS: usize = 15;
+pub const WORDS: usize = 16;
 
 /// An algorithm's state as it lies in a shared page; fractions as the bits of an `f64`. All zeros is no state.
 pub type Words = [u64; WORDS];

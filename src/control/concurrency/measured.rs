@@ -16,6 +16,10 @@ use super::limit::{Algorithm, LONGEST, Limit, SAMPLES, WORDS, Window, Words};
 const BATCH: u64 = 16;
 const BATCH_AGE: Nanos = 5_000_000;
 
+/// A sample counts as so many times what is usual at most: a stream that ends after hours tells nothing of how long work
+/// takes, and work that takes longer by then is so known some windows later.
+const MOST: u64 = 10;
+
 /// Words of the page before those of the algorithm.
 const HEAD: usize = 8;
 const PAGE: usize = (HEAD + WORDS) * 8;
@@ -222,6 +226,8 @@ impl Measured {
             self.batch.since = now;
         }
         if counts {
+            let most = if self.usual == 0 { Nanos::MAX } else { self.usual.saturating_mul(MOST) };
+            let took = took.min(most);
             self.batch.samples = self.batch.samples.saturating_add(1);
             self.batch.microseconds = self.batch.microseconds.saturating_add(took / 1_000);
         }

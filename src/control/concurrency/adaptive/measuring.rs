@@ -34,6 +34,7 @@ impl Adaptive {
     fn cut(&mut self) {
         self.limit = self.limit.min(f64::from(self.bounds.initial));
         self.spared = self.limit;
+        self.streams = 0.0;
     }
 
     /// Clients give up, and nobody is answered: what was known is so no more.
