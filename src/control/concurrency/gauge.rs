@@ -164,7 +164,7 @@ impl Gauge {
 
     /// Mean latency of late.
     pub fn usual(&self) -> Option<Nanos> {
-        self.measured.as_ref().map(|measured| measured.usual).filter(|usual| *usual > 0)
+        self.measured.as_ref().map(Measured::latency).filter(|latency| *latency > 0)
     }
 
     /// Whether a request is to be let through since nothing tells how long requests take now: see [`Measured::tries`].

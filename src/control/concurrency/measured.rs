@@ -75,11 +75,14 @@ pub(super) struct Measured {
     pub spared: u32,
     stretches: bool,
     /// Mean latency of the last window with samples; 0 if there was none.
-    pub usual: Nanos,
+    usual: Nanos,
     /// Nothing was measured in this window, which has lasted as long as windows do, nor at the end of the one before.
     silent: bool,
     /// When this worker may let a request through again for what it can tell.
     try_at: Nanos,
+    /// Mean latency of those few that were answered since nothing had been measured for long; 0 if there were none, or a
+    /// whole window has told since. No sample is judged by it.
+    lately: Nanos,
     /// The most this worker has read in flight in this window.
     pub peak: i64,
     batch: Batch,
@@ -157,6 +160,7 @@ impl Measured {
             usual: 0,
             silent: false,
             try_at: 0,
+            lately: 0,
             peak: 0,
             batch: Batch::default(),
         };
@@ -192,8 +196,15 @@ impl Measured {
         self.limit = state.limit();
         self.spared = state.spared();
         self.stretches = state.stretches();
-        self.usual = record.usual;
+        if self.usual != record.usual {
+            (self.usual, self.lately) = (record.usual, 0);
+        }
         self.look_at = record.start.saturating_add(state.period());
+    }
+
+    /// How long requests take, as far as known; 0 if nothing is.
+    pub const fn latency(&self) -> Nanos {
+        if self.lately > 0 { self.lately } else { self.usual }
     }
 
     /// Whether a request is to be let through for what it can tell, since nothing tells how long requests take now: one a second
@@ -266,9 +277,8 @@ impl Measured {
                 let was_silent = self.silent;
                 self.silent = samples == 0 && (was_silent || lasted >= period);
                 if was_silent && !self.silent {
-                    // What few have shown is better than what was so long ago. Whoever is first may tell it.
-                    record.usual = self.window(&record, totals, lasted, 0, 0).rtt;
-                    share.store(self.pages, self.page, &record.encode(), version).or_else(not_first)?;
+                    // What few have shown is better than what was so long ago.
+                    self.lately = self.window(&record, totals, lasted, 0, 0).rtt;
                 }
                 self.heed(&record, &*state);
                 // Samples are few: no need to look for them at every request.
@@ -369,11 +379,6 @@ impl Measured {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Another worker's change came first, and that is as good.
-fn not_first(error: ShareError) -> Result<(), ShareError> {
-    if error == ShareError::Conflict { Ok(()) } else { Err(error) }
 }
 
 impl Record {
