@@ -263,7 +263,11 @@ async fn bodies_that_come_while_their_requests_wait_are_kept_back_too(workers: u
         rig.wait_for_idle("p").await;
         rig.wait_for_decisions("p", "admitted", 4).await;
         rig.wait_for_decisions("p", "invalid_request", 1).await;
-        assert_eq!(rig.upstream.max_concurrent(), 1);
+        // On another worker the one that is too long may go before others. It is cut off on its way, and the upstream may learn of
+        // that after the next one has come.
+        let most = if stops_headers_only || workers == 1 { 1 } else { 2 };
+        let together = rig.upstream.max_concurrent();
+        assert!((1..=most).contains(&together), "{together}");
     }
 }
 
