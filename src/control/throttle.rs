@@ -166,7 +166,7 @@ impl Throttle {
 
     /// A request that was let pass has ended. Those that tell nothing of the upstream are not told of.
     pub fn settle(&self, share: &dyn SharedState, success: bool) {
-        let share = there(&self.tenant, share);
+        let share = Tenant::share_of(&self.tenant, share);
         share.add(self.place.calls, 1);
         if success {
             share.add(self.place.successes, 1);
@@ -191,7 +191,7 @@ impl Throttle {
 
     fn judge(&mut self, share: &dyn SharedState, now: Nanos) -> Result<f64, ShareError> {
         let Self { settings, tenant, place, ring, .. } = self;
-        let share = there(tenant, share);
+        let share = Tenant::share_of(tenant, share);
         let bucket = (now / (settings.window / BUCKETS as u64).max(1)).max(1);
         let totals = place.totals(share);
         if ring.bucket < bucket {
@@ -204,10 +204,6 @@ impl Throttle {
         let successes = since(totals.successes, begin.successes).min(calls);
         Ok(settings.rejection(calls, successes))
     }
-}
-
-fn there<'a>(tenant: &'a Option<Tenant>, share: &'a dyn SharedState) -> &'a dyn SharedState {
-    tenant.as_ref().map_or(share, |tenant| tenant.share(share))
 }
 
 impl Place {

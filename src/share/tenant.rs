@@ -47,6 +47,11 @@ impl Tenant {
         if self.lease.is_some() { share } else { &self.own }
     }
 
+    /// The state of one that may be no tenant: its place is in what workers share then, and nobody else's.
+    pub fn share_of<'a>(tenant: &'a Option<Self>, share: &'a dyn SharedState) -> &'a dyn SharedState {
+        tenant.as_ref().map_or(share, |tenant| tenant.share(share))
+    }
+
     /// The name of the place in there.
     pub fn name(&self) -> String {
         match &self.lease {

@@ -41,7 +41,7 @@ impl Places {
 
     /// The state to use in the place of what workers share.
     pub fn share<'a>(&'a self, share: &'a dyn SharedState) -> &'a dyn SharedState {
-        self.tenant.as_ref().map_or(share, |tenant| tenant.share(share))
+        Tenant::share_of(&self.tenant, share)
     }
 
     /// The epoch of the pages.
@@ -56,13 +56,13 @@ impl Places {
 
     /// The place of a key, taken if it has none.
     pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64) -> Result<u32, ShareError> {
-        let share = self.tenant.as_ref().map_or(share, |tenant| tenant.share(share));
+        let share = Tenant::share_of(&self.tenant, share);
         self.directory.slot(share, key_hash)
     }
 
     /// The place of a key, if it has one.
     pub fn find(&mut self, share: &dyn SharedState, key_hash: u64) -> Result<Option<u32>, ShareError> {
-        let share = self.tenant.as_ref().map_or(share, |tenant| tenant.share(share));
+        let share = Tenant::share_of(&self.tenant, share);
         self.directory.find(share, key_hash)
     }
 

@@ -158,9 +158,9 @@ impl RateLimiter {
         now: Nanos,
     ) -> Result<Budget, Refused> {
         let target = Target { key, quota, scope: Scope::Any, now };
-        let mut slot = self.slots.look(place(&self.tenant, share), target);
+        let mut slot = self.slots.look(Tenant::share_of(&self.tenant, share), target);
         if slot.is_err() && self.recover(share, now) {
-            slot = self.slots.look(place(&self.tenant, share), target);
+            slot = self.slots.look(Tenant::share_of(&self.tenant, share), target);
         }
         let (Ok(slot), Some(rule)) = (slot, self.rules.get(quota)) else { return Ok(self.unknown(quota)) };
         self.slots.keep(&slot, now);
@@ -232,7 +232,7 @@ impl RateLimiter {
         let Target { key, quota, now, .. } = target;
         let life = self.life();
         let rule = self.rules.get(quota).ok_or(NotMade::Unavailable)?.as_ref();
-        self.slots.change(place(&self.tenant, share), target, conflicts, |slot| {
+        self.slots.change(Tenant::share_of(&self.tenant, share), target, conflicts, |slot| {
             let time = slot.time(now);
             let wait = rule.wait(&slot.words, cost, time);
             let told = counted_from(now, time, wait);
@@ -279,7 +279,7 @@ impl RateLimiter {
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
         let mut after = trace.before;
         let mark = rule.take(&mut after, charged.cost, trace.time, charged.at);
-        self.slots.change(place(&self.tenant, share), target, &mut 0, |slot| {
+        self.slots.change(Tenant::share_of(&self.tenant, share), target, &mut 0, |slot| {
             let undisturbed = slot.words == after && slot.header.refunded == trace.refunded;
             if undisturbed && trace.before != after {
                 // The next refund is to see that this one was.
@@ -321,7 +321,7 @@ impl RateLimiter {
         };
         let scope = if charged.budget.overflow { Scope::Overflow } else { Scope::Own };
         let target = Target { key: charged.key, quota: charged.quota, scope, now };
-        let changed = self.slots.change(place(&self.tenant, share), target, &mut 0, |slot| {
+        let changed = self.slots.change(Tenant::share_of(&self.tenant, share), target, &mut 0, |slot| {
             if !slot.writable {
                 return Step::Leave(None);
             }
@@ -358,11 +358,6 @@ impl Shape {
     fn open(self, share: &dyn SharedState, name: &str, epoch: u64) -> Result<Slots, ShareError> {
         Ok(Slots::new(SlotTable::open(share, name, self.keys, self.quotas, self.words)?, epoch))
     }
-}
-
-/// Where the state is.
-fn place<'a>(tenant: &'a Option<Tenant>, share: &'a dyn SharedState) -> &'a dyn SharedState {
-    tenant.as_ref().map_or(share, |tenant| tenant.share(share))
 }
 
 /// The rule of each quota, and what pages they need. Each quota has an overflow budget.
