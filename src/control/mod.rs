@@ -8,10 +8,12 @@ mod directory;
 pub mod queue;
 pub mod rate_limit;
 pub mod throttle;
+mod turns;
 pub mod waiting;
 mod workers;
 
 pub use counted::Beat;
+pub use workers::Workers;
 
 /// Nanoseconds on a monotonic clock whose origin is the host's.
 pub type Nanos = u64;

@@ -8,10 +8,15 @@
 //! - `AdaptiveLifo` (Facebook, "Fail at Scale", and CoDel): the oldest while the queue drains. When it has not been
 //!   empty for as long as a request may wait, it *stands*: then the newest is next, and nobody waits longer than a
 //!   twentieth of that time, since who waits long in a queue that stands waits in vain. As published, with 100 ms and
-//!   5 ms.
+//!   5 ms. For a level the queue is what goes before it or with it: less important requests that always wait take no
+//!   patience away from it.
 //!
 //! A full queue lets a more important request displace one of the least important level; of these the one that would be
 //! served last.
+//!
+//! A request that needs places of other limits too may have its turn here and give it up, since it finds none there. When it
+//! comes back it is *called*: it goes first within its level, and displaces one of its own level too, since it has waited here
+//! already.
 //!
 //! A request with a deadline leaves when that comes, if it comes first.
 //!
@@ -21,15 +26,22 @@
 //! is known to all, so that a worker *yields*: it leaves a free place alone for the moment if a more important request
 //! waits elsewhere, or if others wait elsewhere at the same level and it holds more places already than its share of
 //! those that wait, plus one. The others look every millisecond or two; a worker that does not take its turn within
-//! `TURN`, because it is busy or dead, loses it. So the order of levels holds over all workers, and of equal ones no
+//! `TURN`, because it is busy or dead, loses it. Where turns are lost again and again, more and more places are taken between one
+//! that is left and the next, unless more have come to wait elsewhere: nobody is slowed for long by requests of a worker that
+//! has died, which count until that is noticed. So the order of levels holds over all workers, and of equal ones no
 //! worker's requests starve, at the price of a place that is idle for a moment now and then. Within a level the order is
 //! each worker's own.
+
+mod request;
 
 use std::collections::VecDeque;
 
 use super::Nanos;
 use super::counted::{Beat, Counted};
+use super::turns::Turns;
 use crate::share::{ShareError, SharedState};
+
+pub use self::request::{Pushed, Standing, Waiting};
 
 /// Who is served first within a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,30 +95,6 @@ pub trait Places {
     fn enter(&mut self, level: usize) -> Option<Self::Place>;
 }
 
-/// A request that waits or waited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
-    /// The request, by its stream's id.
-    pub id: u32,
-    /// How important it is: 0 is the most.
-    pub level: usize,
-    /// When it came.
-    pub since: Nanos,
-    /// When it is of no more use; [`Nanos::MAX`] if that is not known.
-    pub deadline: Nanos,
-}
-
-/// What became of a request that wanted to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
-    /// It waits.
-    Queued,
-    /// It waits in the place of this less important one, which is to be rejected.
-    Displaced(Waiting),
-    /// The queue is full of requests at least as important.
-    Full,
-}
-
 /// One worker's part of a queue.
 #[derive(Debug)]
 pub struct Queue {
@@ -116,12 +104,12 @@ pub struct Queue {
     by_level: Vec<Counted>,
     /// Oldest in front.
     levels: Vec<VecDeque<Waiting>>,
-    /// When the queue was last seen empty, or got its first request since.
-    empty_at: Nanos,
+    /// By level: when nobody of it or above was last seen waiting, or the first of them came since.
+    empty_at: Vec<Nanos>,
     /// Nobody's time is over before.
     look_at: Nanos,
-    /// Since when a free place is left to others.
-    yields_since: Option<Nanos>,
+    /// Places that are left to others.
+    turns: Turns,
 }
 
 impl Queue {
@@ -140,10 +128,10 @@ impl Queue {
             settings,
             length: Counted::open(share, name, length)?,
             by_level: (0..several).map(counted).collect::<Result<_, _>>()?,
+            empty_at: vec![0; levels.len()],
             levels,
-            empty_at: 0,
             look_at: Nanos::MAX,
-            yields_since: None,
+            turns: Turns::default(),
         })
     }
 
@@ -160,14 +148,12 @@ impl Queue {
     ) -> Result<Pushed, ShareError> {
         let level = request.level.min(self.levels.len().saturating_sub(1));
         let first = self.is_empty();
-        if first {
-            self.empty_at = now;
-        }
+        self.note_empty(now);
         let most = i64::from(self.settings.max_length);
         // Who displaces another takes over its count.
         let displaced = match self.length.enter(share, worker, |length| length <= most)? {
             Ok(_) => None,
-            Err(_) => match self.least_important_below(level, now) {
+            Err(_) => match self.least_important(level, request.called, now) {
                 Some(displaced) => Some(displaced),
                 None => return Ok(Pushed::Full),
             },
@@ -182,11 +168,20 @@ impl Queue {
             let _ = count.enter(share, worker, |_| true)?;
         }
         if let Some(queue) = self.levels.get_mut(level) {
-            queue.push_back(Waiting { level, ..request });
+            // Who has waited elsewhere comes before those who came later.
+            let at = queue.partition_point(|waiting| waiting.since <= request.since);
+            queue.insert(at, Waiting { level, ..request });
         }
-        let over_at = request.deadline.min(request.since.saturating_add(self.patience(now)));
-        self.look_at = if first { self.next_look(now) } else { self.look_at.min(over_at) };
+        let over_at = request.deadline.min(request.since.saturating_add(self.patience(level, now)));
+        self.look_at =
+            if first { self.next_look(now) } else { self.look_at.min(over_at).min(self.stands_at(level, now)) };
         Ok(displaced.map_or(Pushed::Queued, Pushed::Displaced))
+    }
+
+    /// Whether a request of this level could wait now: it has room, or somebody to displace.
+    pub fn has_room(&self, share: &dyn SharedState, level: usize, called: bool) -> bool {
+        let mut below = self.levels.iter().skip(displaces_from(level, called)).flatten();
+        self.length(share) < i64::from(self.settings.max_length) || below.any(|waiting| !waiting.called)
     }
 
     /// Takes the next request out if its level has a place; a less important one never goes before it. To be called when
@@ -197,22 +192,24 @@ impl Queue {
         now: Nanos,
         places: &mut P,
     ) -> Option<(Waiting, P::Place)> {
-        let newest = self.newest_first(now);
-        let patience = self.patience(now);
-        let queue = self.levels.iter().find(|queue| queue.iter().any(|waiting| !over(waiting, patience, now)))?;
+        let waits = |queue: &VecDeque<Waiting>, patience| queue.iter().any(|waiting| !over(waiting, patience, now));
+        let mut levels = self.levels.iter().enumerate();
+        let (level, queue) = levels.find(|(level, queue)| waits(queue, self.patience(*level, now)))?;
+        let (newest, patience) = (self.newest_first(level, now), self.patience(level, now));
         let mut positions = 0..queue.len();
         let live = |at: &usize| queue.get(*at).is_some_and(|waiting| !over(waiting, patience, now));
-        let at = if newest { positions.rfind(live) } else { positions.find(live) }?;
-        let level = queue.get(at)?.level;
+        let called = |at: &usize| live(at) && queue.get(*at).is_some_and(|waiting| waiting.called);
+        let first = positions.clone().find(called);
+        let at = first.or_else(|| if newest { positions.rfind(live) } else { positions.find(live) })?;
         let Some(stake) = places.free(level) else {
-            self.yields_since = None;
+            self.turns.taken();
             return None;
         };
         if self.yields(share, level, stake, now) {
             return None;
         }
         let place = places.enter(level)?;
-        self.yields_since = None;
+        self.turns.over();
         let taken = self.levels.get_mut(level)?.remove(at)?;
         self.left(share, level, now);
         Some((taken, place))
@@ -220,15 +217,17 @@ impl Queue {
 
     /// Whether a free place is left to those who wait elsewhere, this time.
     fn yields(&mut self, share: &dyn SharedState, level: usize, stake: Stake, now: Nanos) -> bool {
-        let turn = if (0..level).any(|level| self.elsewhere(share, level) > 0) {
-            TURN_OF_MORE_IMPORTANT
+        // Nobody has 2^63 requests that wait.
+        let more_important = (0..level).map(|level| self.elsewhere(share, level)).fold(0, i64::saturating_add);
+        let (turn, others) = if more_important > 0 {
+            (TURN_OF_MORE_IMPORTANT, more_important)
         } else if self.has_its_share(share, level, stake) {
-            TURN
+            (TURN, self.elsewhere(share, level))
         } else {
-            self.yields_since = None;
+            self.turns.over();
             return false;
         };
-        now.saturating_sub(*self.yields_since.get_or_insert(now)) < turn
+        self.turns.leaves(others, turn, now)
     }
 
     /// Whether others wait elsewhere at this level, and this worker holds more places than its share of them and one.
@@ -259,9 +258,10 @@ impl Queue {
         if now < self.look_at {
             return;
         }
-        let patience = self.patience(now);
         let before = expired.len();
-        for queue in &mut self.levels {
+        for level in 0..self.levels.len() {
+            let patience = self.patience(level, now);
+            let Some(queue) = self.levels.get_mut(level) else { break };
             queue.retain(|waiting| {
                 let over = over(waiting, patience, now);
                 if over {
@@ -278,13 +278,21 @@ impl Queue {
 
     /// When somebody's time is over next, or may become so because the queue begins to stand.
     fn next_look(&self, now: Nanos) -> Nanos {
-        let patience = self.patience(now);
-        let over_at = |waiting: &Waiting| waiting.deadline.min(waiting.since.saturating_add(patience));
-        let next = self.levels.iter().flatten().map(over_at).min().unwrap_or(Nanos::MAX);
-        if patience < self.settings.max_wait || self.settings.order != Order::AdaptiveLifo {
-            return next;
+        let looks = self.levels.iter().enumerate().filter(|(_, queue)| !queue.is_empty()).map(|(level, queue)| {
+            let patience = self.patience(level, now);
+            let over_at = |waiting: &Waiting| waiting.deadline.min(waiting.since.saturating_add(patience));
+            queue.iter().map(over_at).fold(self.stands_at(level, now), Nanos::min)
+        });
+        looks.min().unwrap_or(Nanos::MAX)
+    }
+
+    /// When the queue begins to stand for a level, if it may.
+    fn stands_at(&self, level: usize, now: Nanos) -> Nanos {
+        if self.settings.order != Order::AdaptiveLifo || self.stands(level, now) {
+            return Nanos::MAX;
         }
-        next.min(self.empty_at.saturating_add(self.settings.max_wait).saturating_add(1))
+        let empty_at = self.empty_at.get(level).copied().unwrap_or(now);
+        empty_at.saturating_add(self.settings.max_wait).saturating_add(1)
     }
 
     /// The request waits no more: its client left. Whether it waited here.
@@ -299,17 +307,33 @@ impl Queue {
         false
     }
 
-    /// How many of those that wait, over all workers, are to be served before a request of this level that comes now.
-    /// While there are any it waits too, though there may be a place.
-    pub fn ahead(&self, share: &dyn SharedState, level: usize, now: Nanos) -> i64 {
-        let before = if self.newest_first(now) { level } else { level.saturating_add(1) };
-        if before >= self.levels.len() {
-            return self.length(share);
+    /// How many of those that wait, over all workers, are to be served before a request of this level that asks now.
+    /// While there are any it waits too, though there may be a place. Of those at other workers it is not known since when
+    /// they wait: they go before whoever has not been called.
+    pub fn ahead(&self, share: &dyn SharedState, level: usize, standing: Standing, now: Nanos) -> i64 {
+        let more_important = |level| (0..level).map(|level| self.at_level(share, level)).fold(0, i64::saturating_add);
+        match standing {
+            Standing::New if !self.newest_first(level, now) => {
+                let below = level.saturating_add(1);
+                if below >= self.levels.len() { self.length(share) } else { more_important(below) }
+            }
+            Standing::Since(since) if !self.newest_first(level, now) => {
+                let older = self.levels.get(level).map_or(0, |queue| queue.partition_point(|one| one.since < since));
+                // Nobody has 2^63 requests that wait.
+                let older = i64::try_from(older).unwrap_or(i64::MAX).saturating_add(self.elsewhere(share, level));
+                more_important(level).saturating_add(older)
+            }
+            _ => more_important(level),
         }
-        (0..before).map(|level| self.at_level(share, level)).fold(0, i64::saturating_add)
     }
 
-    /// Corrects the length by what [`super::concurrency::ConcurrencyLimits::tick`] found.
+    /// Whether a request of this level has waited for too long already to wait here.
+    pub fn is_late(&self, level: usize, standing: Standing, now: Nanos) -> bool {
+        matches!(standing, Standing::Since(since) | Standing::Called(since)
+            if now.saturating_sub(since) >= self.patience(level, now))
+    }
+
+    /// Corrects the length by what [`super::Workers::beat`] found.
     ///
     /// # Errors
     /// [`ShareError`] where the length cannot be counted.
@@ -330,25 +354,40 @@ impl Queue {
         self.length.total(share)
     }
 
-    /// The longest a request may wait now.
-    pub fn patience(&self, now: Nanos) -> Nanos {
-        if self.settings.order == Order::AdaptiveLifo && self.stands(now) {
+    /// The longest a request of a level may wait now.
+    pub fn patience(&self, level: usize, now: Nanos) -> Nanos {
+        if self.settings.order == Order::AdaptiveLifo && self.stands(level, now) {
             self.settings.max_wait / IMPATIENCE
         } else {
             self.settings.max_wait
         }
     }
 
-    fn newest_first(&self, now: Nanos) -> bool {
+    fn newest_first(&self, level: usize, now: Nanos) -> bool {
         match self.settings.order {
             Order::Fifo => false,
             Order::Lifo => true,
-            Order::AdaptiveLifo => self.stands(now),
+            Order::AdaptiveLifo => self.stands(level, now),
         }
     }
 
-    fn stands(&self, now: Nanos) -> bool {
-        !self.is_empty() && now.saturating_sub(self.empty_at) > self.settings.max_wait
+    fn stands(&self, level: usize, now: Nanos) -> bool {
+        let since = self.empty_at.get(level).filter(|_| !self.is_empty_down_to(level));
+        since.is_some_and(|since| now.saturating_sub(*since) > self.settings.max_wait)
+    }
+
+    fn is_empty_down_to(&self, level: usize) -> bool {
+        self.levels.iter().take(level.saturating_add(1)).all(VecDeque::is_empty)
+    }
+
+    /// Notes for which levels the queue is empty now.
+    fn note_empty(&mut self, now: Nanos) {
+        for (queue, empty_at) in self.levels.iter().zip(&mut self.empty_at) {
+            if !queue.is_empty() {
+                break;
+            }
+            *empty_at = now;
+        }
     }
 
     fn left(&mut self, share: &dyn SharedState, level: usize, now: Nanos) {
@@ -356,18 +395,28 @@ impl Queue {
         if let Some(count) = self.by_level.get_mut(level) {
             count.leave(share);
         }
-        if self.is_empty() {
-            self.empty_at = now;
-        }
+        self.note_empty(now);
     }
 
-    /// Takes out the one who would be served last of the least important level here that is less important than this.
-    fn least_important_below(&mut self, level: usize, now: Nanos) -> Option<Waiting> {
-        let newest_first = self.newest_first(now);
-        let below = self.levels.iter_mut().skip(level.saturating_add(1));
-        let queue = below.rev().find(|queue| !queue.is_empty())?;
-        if newest_first { queue.pop_front() } else { queue.pop_back() }
+    /// Takes out the one who would be served last of the least important level here that gives way to a request of this one.
+    fn least_important(&mut self, level: usize, called: bool, now: Nanos) -> Option<Waiting> {
+        (displaces_from(level, called)..self.levels.len()).rev().find_map(|level| {
+            let newest_first = self.newest_first(level, now);
+            let queue = self.levels.get_mut(level)?;
+            let mut waiting = queue.iter();
+            let at = if newest_first {
+                waiting.position(|waiting| !waiting.called)
+            } else {
+                waiting.rposition(|waiting| !waiting.called)
+            };
+            queue.remove(at?)
+        })
     }
+}
+
+/// The most important level that gives way to a request of this one; but nobody does who was called.
+fn displaces_from(level: usize, called: bool) -> usize {
+    if called { level } else { level.saturating_add(1) }
 }
 
 fn over(waiting: &Waiting, patience: Nanos, now: Nanos) -> bool {

@@ -13,7 +13,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Opens the number of this name. At configure time: it creates a shared page of 1 KiB.
+    /// Opens the number of this name. At configure time: it creates a shared page of 4 KiB.
     ///
     /// # Errors
     /// [`ShareError`] where numbers or pages are not shared.

@@ -13,8 +13,9 @@ use super::counted::Beat;
 use super::{Nanos, Random};
 use crate::share::{Pages, ShareError, SharedState};
 
-/// Records in the page; of more workers those beyond are not watched.
-pub(super) const WORKERS: u32 = 64;
+/// Records in the page, 4 KiB in all; of more workers those beyond are not watched. A proxy has a worker for each hardware
+/// thread by default, and machines have more than 64.
+pub(super) const WORKERS: u32 = 256;
 
 /// Heartbeats are so far apart, at least.
 const BEAT: Nanos = 500_000_000;
@@ -25,7 +26,7 @@ const SILENCE: Nanos = 3_000_000_000;
 
 const RECORD: usize = 16;
 const PAGE: usize = RECORD * WORKERS as usize;
-const TRIES: u32 = 64;
+const TRIES: u32 = WORKERS;
 
 /// The place of a worker that found the page full: it holds unwatched.
 pub(super) const UNWATCHED: u32 = WORKERS;
@@ -46,7 +47,7 @@ struct Seen {
 
 /// All workers' records, as one worker sees them.
 #[derive(Debug)]
-pub(super) struct Workers {
+pub struct Workers {
     pages: Pages,
     own: Option<(u32, u64)>,
     beat_at: Nanos,
@@ -55,12 +56,18 @@ pub(super) struct Workers {
 
 impl Workers {
     /// Opens the records of this name.
+    ///
+    /// # Errors
+    /// [`ShareError`] where pages are not shared.
     pub fn open(share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
         let pages = share.pages(&format!("{name}.workers"), 1, &[0; PAGE])?;
         Ok(Self { pages, own: None, beat_at: 0, seen: vec![None; WORKERS as usize] })
     }
 
     /// This worker's place; taken at first use, since workers that serve no traffic need none.
+    ///
+    /// # Errors
+    /// Those of the shared page.
     pub fn own(&mut self, share: &dyn SharedState, random: &mut dyn Random) -> Result<u32, ShareError> {
         match self.own {
             Some((place, _)) => Ok(place),
@@ -83,6 +90,9 @@ impl Workers {
     }
 
     /// Shows that this worker is alive, and looks at the others. Cheap when called too often.
+    ///
+    /// # Errors
+    /// Those of the shared page; the next call does what this one did not.
     pub fn beat(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<Beat, ShareError> {
         if now < self.beat_at {
             return Ok(Beat::default());

@@ -16,9 +16,10 @@ use crate::config::{self, BasisPoints, Config, Mode, Scope};
 use crate::control::Nanos;
 use crate::control::circuit_breaker::{self, CircuitBreakers};
 use crate::control::rate_limit::{self, RateLimiter};
-use crate::matching::{Index, KeyExtractor};
+use crate::matching::{Index, KeyBuf, KeyExtractor};
 use crate::share::{ShareError, SharedState};
 
+use super::decide::key_hash;
 use super::headers::policy_item;
 use super::quotas::Quotas;
 use super::shedding::Concurrency;
@@ -51,6 +52,8 @@ pub(super) struct Policy {
 pub(super) struct Breaker {
     pub settings: config::CircuitBreaker,
     pub key: KeyExtractor,
+    /// The key that was asked for last, and its hash: most requests go to few upstreams.
+    pub last: (KeyBuf, u64),
     pub breakers: Rc<RefCell<CircuitBreakers>>,
 }
 
@@ -149,6 +152,7 @@ fn compile(
         None => None,
         Some(settings) => Some(Breaker {
             key: KeyExtractor::new(&settings.key),
+            last: (KeyBuf::new(), key_hash(env.hash_key, &KeyBuf::new())),
             breakers: match breakers_before.find(|kept| kept.settings == *settings) {
                 Some(kept) => Rc::clone(&kept.breakers),
                 None => {
@@ -183,10 +187,10 @@ fn compile(
     }
     let concurrency = match &policy.load_shedding {
         None => None,
-        Some(settings) => Some(Concurrency::new(settings, name, scope, before, env)?),
+        Some(settings) => Some(Concurrency::new(settings, (name, shadow), scope, before, env)?),
     };
     let throttle = policy.load_shedding.as_ref().and_then(|shedding| shedding.throttle.as_ref());
-    let throttling = throttle.map(|throttle| Throttling::new(throttle, name, scope, env)).transpose()?;
+    let throttling = throttle.map(|throttle| Throttling::new(throttle, (name, shadow), scope, env)).transpose()?;
     let admitted = if shadow { "shadow_admitted" } else { "admitted" };
     Ok(Policy {
         name: policy.name.clone(),

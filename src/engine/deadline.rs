@@ -6,7 +6,10 @@
 use crate::control::Nanos;
 use crate::matching::Request;
 
+use super::decide::{Refused, live_mut};
+use super::permit::Permit;
 use super::rates::whole_number;
+use super::{Engine, Env};
 
 /// Where a request says how much time it has left.
 #[derive(Debug)]
@@ -31,6 +34,34 @@ impl Deadline {
             // More than 584 years are no deadline.
             Some(whole_number(value)?.saturating_mul(1_000_000))
         }
+    }
+}
+
+impl Engine {
+    /// Whether a request that rate limits are about to hold could be answered in time when it goes on: they are not charged for
+    /// one that could not.
+    #[cold]
+    pub(super) fn check_deadlines(
+        &mut self,
+        request: &Request<'_>,
+        permit: &mut Permit,
+        env: &mut Env<'_>,
+    ) -> Option<Refused> {
+        let held_for = self.held_for(env);
+        if held_for == 0 {
+            return None;
+        }
+        for at in 0..self.work.applied.len() {
+            let Some((policy, _)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
+            let Some(concurrency) = &policy.concurrency else { continue };
+            let outlasted = concurrency.outlasted(request, permit.arrived, held_for, &mut self.work.key, env);
+            if let Some(refusal) = outlasted
+                && let Some(refused) = self.refuse(at, refusal, permit, env)
+            {
+                return Some(refused);
+            }
+        }
+        None
     }
 }
 

@@ -1,8 +1,6 @@
 //! The decision over all policies that match a request.
 
-use std::hash::Hasher;
-
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::SipHasher13;
 
 use crate::config::BasisPoints;
 use crate::control::Nanos;
@@ -14,7 +12,7 @@ use super::permit::{Held, Permit, Waiting, What};
 use super::rates::Left;
 use super::rejection::{Reason, Rejection};
 use super::response::{LocalReply, local_reply, reason_line};
-use super::shedding::Answer;
+use super::shedding::{Answer, Asker};
 use super::stats;
 use super::{Engine, Env};
 
@@ -70,7 +68,8 @@ pub(super) struct Refusal {
 }
 
 /// What is rejected, and what the limit that rejected it has left.
-pub(super) type Refused = (Rejection, Option<Left>);
+/// By pointer: it is returned through all of a decision, and there is none as a rule.
+pub(super) type Refused = Box<(Rejection, Option<Left>)>;
 
 impl Engine {
     /// Decides about a request. One that is admitted or has to wait holds `permit` until [`end`](Self::end).
@@ -95,7 +94,8 @@ impl Engine {
         let refused = self
             .check_requests(request, permit, env)
             .or_else(|| self.pass_breakers(request, permit, env))
-            .or_else(|| self.ask_rates(request, permit, env));
+            .or_else(|| self.ask_rates(request, permit, env))
+            .or_else(|| if self.work.may_hold { self.check_deadlines(request, permit, env) } else { None });
         // A place is taken before rates are charged, so that a request that finds none never takes what another could
         // have had, not even for a moment. One that is to be held takes its place when it goes on.
         let enters_first = !self.work.may_hold;
@@ -115,7 +115,7 @@ impl Engine {
         let refused = self
             .turn_away(&waiting, permit, env)
             .or_else(|| self.pass_breakers(request, permit, env))
-            .or_else(|| self.charge_anew(&waiting, permit, env));
+            .or_else(|| self.charge_anew(&waiting, Some(request), permit, env));
         if let Some(wait) = self.hold_until_due(&refused, permit, env) {
             return wait;
         }
@@ -129,7 +129,7 @@ impl Engine {
     /// request that was never decided about is none of ours.
     pub fn resume_unread(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
         let Some(waiting) = self.take_up(permit, env) else { return Decision::Unmatched };
-        let refused = self.turn_away(&waiting, permit, env).or_else(|| self.charge_anew(&waiting, permit, env));
+        let refused = self.turn_away(&waiting, permit, env).or_else(|| self.charge_anew(&waiting, None, permit, env));
         if let Some(wait) = self.hold_until_due(&refused, permit, env) {
             return wait;
         }
@@ -161,8 +161,8 @@ impl Engine {
 
     fn conclude(&mut self, refused: Option<Refused>, permit: &mut Permit, env: &mut Env<'_>) -> Decision {
         let refused = match self.work.line.take() {
-            // A policy that has dropped out since keeps nobody waiting.
-            Some((at, line)) if refused.is_none() && self.live(at).is_some() => {
+            // Whoever is to wait for a policy is refused by it or held, and no policy spares it any more: chance has had its say.
+            Some((at, line)) if refused.is_none() => {
                 let full = self.line_up(at, line, permit, env);
                 if full.is_none() {
                     return Decision::Queued;
@@ -172,7 +172,10 @@ impl Engine {
             _ => refused,
         };
         match refused {
-            Some((rejection, left)) => self.rejected(&rejection, left, permit.grpc, env),
+            Some(refused) => {
+                let (rejection, left) = *refused;
+                self.rejected(&rejection, left, permit.grpc, env)
+            }
             None => self.admitted(permit, env),
         }
     }
@@ -216,14 +219,17 @@ impl Engine {
 
     fn pass_breakers(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         for at in 0..self.work.applied.len() {
-            let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
-            let Some(breaker) = &policy.breaker else { continue };
+            let Some((policy, number)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
+            let Some(breaker) = &mut policy.breaker else { continue };
             let keyed = breaker.key.extract(request, &mut self.work.key);
             let Ok(mut breakers) = breaker.breakers.try_borrow_mut() else { continue };
             let answer = if keyed {
-                // Half of the hash is enough to tell a few hundred keys apart.
-                let hash = hash(env.hash_key, &self.work.key) as u64;
-                let slot = breakers.slot(env.share, hash, &self.work.key);
+                let (last, hash) = &mut breaker.last;
+                if *last != self.work.key {
+                    last.copy_from(&self.work.key);
+                    *hash = key_hash(env.hash_key, last);
+                }
+                let slot = breakers.slot(env.share, *hash, &self.work.key);
                 let answer = breakers.acquire(env.share, slot, env.now, env.random);
                 super::settle::report(&policy.name, &mut breakers, env);
                 answer
@@ -236,7 +242,7 @@ impl Engine {
             };
             match answer {
                 Ok(granted) => {
-                    permit.held.push(Held { policy: applied.policy, what: What::Breaker(granted) });
+                    permit.held.push(Held { policy: number, what: What::Breaker(granted) });
                 }
                 Err(denied) => {
                     drop(breakers);
@@ -259,16 +265,23 @@ impl Engine {
     fn enter(&mut self, request: &Request<'_>, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         self.work.line = None;
         for at in 0..self.work.applied.len() {
-            let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
+            let Some((policy, number)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(concurrency) = &policy.concurrency else { continue };
-            if permit.has_place(applied.policy) {
-                continue;
-            }
             // In shadow nobody waits: who finds no place counts as refused.
-            let may_wait = env.may_wait && !policy.shadow;
-            let refusal = match concurrency.ask(request, permit.arrived, &mut self.work.key, may_wait, env) {
+            let asker = Asker {
+                arrived: permit.arrived,
+                may_wait: env.may_wait && !policy.shadow,
+                standing: permit.standing(number),
+            };
+            let answer = if permit.has_place(number) {
+                let Some(refusal) = concurrency.too_late(request, permit.arrived, env.now) else { continue };
+                Answer::Refused(refusal)
+            } else {
+                concurrency.ask(request, asker, &mut self.work.key, env)
+            };
+            let refusal = match answer {
                 Answer::Enters(what) => {
-                    permit.held.push(Held { policy: applied.policy, what });
+                    permit.held.push(Held { policy: number, what });
                     continue;
                 }
                 // It waits in one queue at a time. The other policies are asked all the same: one may refuse it.
@@ -309,12 +322,11 @@ impl Engine {
 
     /// Whether what this policy wants of the request, to refuse it or to hold it, is carried out: drawn once for both.
     pub(super) fn enforced(&mut self, at: usize, env: &mut Env<'_>) -> bool {
-        let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { return false };
-        let enforced = applied.enforced.unwrap_or_else(|| !policy.shadow && drawn(policy.enforce, env));
-        if let Some(applied) = self.work.applied.get_mut(at) {
-            applied.enforced = Some(enforced);
-        }
-        enforced
+        let Some(applied) = self.work.applied.get_mut(at).filter(|applied| applied.refused.is_none()) else {
+            return false;
+        };
+        let Some(policy) = self.policies.get(applied.policy) else { return false };
+        *applied.enforced.get_or_insert_with(|| !policy.shadow && drawn(policy.enforce, env))
     }
 
     /// The policy has refused and is not heeded: what it granted is given back, the others go on.
@@ -340,7 +352,7 @@ impl Engine {
         permit.body.forget();
         self.give_back(permit, |_| true, env);
         let Refusal { reason, limit, wait, left } = refusal;
-        Some((Rejection { policy, reason, limit, wait }, left))
+        Some(Box::new((Rejection { policy, reason, limit, wait }, left)))
     }
 
     /// The policy at this place of those that apply, unless it has refused already.
@@ -350,14 +362,14 @@ impl Engine {
     }
 }
 
-/// As [`Engine::live`], to change, while other parts of the engine are in use.
+/// As [`Engine::live`], to change, while other parts of the engine are in use; and its number.
 pub(super) fn live_mut<'p>(
     policies: &'p mut [Policy],
     applied: &[Applied],
     at: usize,
-) -> Option<(&'p mut Policy, Applied)> {
-    let applied = *applied.get(at).filter(|applied| applied.refused.is_none())?;
-    Some((policies.get_mut(applied.policy)?, applied))
+) -> Option<(&'p mut Policy, usize)> {
+    let policy = applied.get(at).filter(|applied| applied.refused.is_none())?.policy;
+    Some((policies.get_mut(policy)?, policy))
 }
 
 /// Counts a refusal that is not carried out. The first of them is what the access log has.
@@ -374,10 +386,13 @@ fn drawn(share: BasisPoints, env: &mut Env<'_>) -> bool {
     share == BasisPoints::ALL || env.random.next_u64() % 10_000 < u64::from(share.0)
 }
 
+/// What stands for one of a few hundred keys: half of [`hash`] is enough to tell them apart.
+pub(super) fn key_hash(key: (u64, u64), buf: &KeyBuf) -> u64 {
+    hash(key, buf) as u64
+}
+
 /// What stands for a key: 128 bits that nobody without the key of the hash can foresee, so that colliding keys cannot
 /// be prepared.
 pub(super) fn hash(key: (u64, u64), buf: &KeyBuf) -> u128 {
-    let mut hasher = SipHasher13::new_with_keys(key.0, key.1);
-    hasher.write(buf.as_bytes());
-    hasher.finish128().as_u128()
+    SipHasher13::new_with_keys(key.0, key.1).hash(buf.as_bytes()).as_u128()
 }

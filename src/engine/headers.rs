@@ -42,7 +42,9 @@ pub enum Tell {
 
 /// Nanoseconds as whole seconds, rounded up, so that nobody is told to come back too early.
 pub fn seconds_up(nanos: Nanos) -> u64 {
-    nanos.div_ceil(1_000_000_000)
+    const SECOND: u32 = 1_000_000_000;
+    // To divide 64 bits by what is known beforehand is a call in WebAssembly, and times are short as a rule.
+    u32::try_from(nanos).map_or_else(|_| nanos.div_ceil(u64::from(SECOND)), |nanos| u64::from(nanos.div_ceil(SECOND)))
 }
 
 /// A limit as `RateLimit-Policy` lists it: so many requests per period, which is in seconds.
@@ -50,46 +52,52 @@ pub fn policy_item(name: &str, count: u64, period_seconds: u64) -> String {
     format!("\"{name}\";q={};w={period_seconds}", count.min(LARGEST_INTEGER))
 }
 
-/// Calls `tell(name, value, how)` for each header these limits call for, each with what its policy wants told. `text` is where
-/// values are written, for its memory.
+/// Where the values of headers are written, for its memory.
+#[derive(Debug, Default)]
+pub struct Lines {
+    policies: String,
+    left: String,
+}
+
+/// Calls `tell(name, value, how)` for each header these limits call for, each with what its policy wants told.
 pub fn rate_limit_headers<'v>(
-    limits: impl Iterator<Item = (ResponseHeaders, RateView<'v>)> + Clone,
-    text: &mut String,
+    limits: impl Iterator<Item = (ResponseHeaders, RateView<'v>)>,
+    Lines { policies, left }: &mut Lines,
     tell: &mut dyn FnMut(&str, &str, Tell),
 ) {
-    let ietf = limits.clone().filter(|(wanted, _)| wanted.ietf).map(|(_, limit)| limit);
-    text.clear();
-    for limit in ietf.clone() {
-        next_item(text);
-        text.push_str(limit.policy);
-    }
-    if !text.is_empty() {
-        tell("ratelimit-policy", text, Tell::Beside);
-        text.clear();
-        for limit in ietf {
-            next_item(text);
-            text.push('"');
-            text.push_str(limit.name);
-            number(text, "\";r=", limit.remaining.min(LARGEST_INTEGER));
+    policies.clear();
+    left.clear();
+    let mut tightest: Option<RateView<'v>> = None;
+    for (wanted, limit) in limits {
+        if wanted.ietf {
+            next_item(policies);
+            policies.push_str(limit.policy);
+            next_item(left);
+            left.push('"');
+            left.push_str(limit.name);
+            number(left, "\";r=", limit.remaining.min(LARGEST_INTEGER));
             if let Some(grows_in) = limit.grows_in {
-                number(text, ";t=", seconds_up(grows_in));
+                number(left, ";t=", seconds_up(grows_in));
             }
         }
-        tell("ratelimit", text, Tell::Beside);
+        // Of those with as little left the one that takes longest to have more.
+        let order = |limit: &RateView<'_>| (limit.remaining, Reverse(limit.grows_in));
+        if wanted.legacy && tightest.is_none_or(|other| order(&limit) < order(&other)) {
+            tightest = Some(limit);
+        }
     }
-    tell_legacy(limits, text, tell);
+    if !policies.is_empty() {
+        tell("ratelimit-policy", policies, Tell::Beside);
+        tell("ratelimit", left, Tell::Beside);
+    }
+    if let Some(limit) = tightest {
+        tell_legacy(&limit, left, tell);
+    }
 }
 
 /// The legacy trio.
-#[inline(never)]
-fn tell_legacy<'v>(
-    limits: impl Iterator<Item = (ResponseHeaders, RateView<'v>)>,
-    text: &mut String,
-    tell: &mut dyn FnMut(&str, &str, Tell),
-) {
-    let legacy = limits.filter(|(wanted, _)| wanted.legacy).map(|(_, limit)| limit);
-    // Of those with as little left the one that takes longest to have more.
-    let Some(tightest) = legacy.min_by_key(|limit| (limit.remaining, Reverse(limit.grows_in))) else { return };
+#[cold]
+fn tell_legacy(tightest: &RateView<'_>, text: &mut String, tell: &mut dyn FnMut(&str, &str, Tell)) {
     let values = [
         ("x-ratelimit-limit", tightest.count),
         ("x-ratelimit-remaining", tightest.remaining),
@@ -113,20 +121,33 @@ fn next_item(text: &mut String) {
 fn number(text: &mut String, label: &str, value: u64) {
     text.push_str(label);
     // By hand: the formatter takes a twelfth of the whole time of a request in here.
-    let mut digits = [b'0'; 20];
+    const HALF: u64 = 1_000_000_000;
+    match u32::try_from(value) {
+        Ok(value) => push_digits(text, value, 1),
+        // More than 32 bits in parts of nine digits: to divide 64 bits is a call in WebAssembly.
+        Err(_) => {
+            let (head, tail) = (value / HALF, (value % HALF) as u32);
+            number(text, "", head);
+            push_digits(text, tail, 9);
+        }
+    }
+}
+
+/// Appends a number with at least so many digits.
+fn push_digits(text: &mut String, value: u32, least: usize) {
+    let mut digits = [b'0'; 10];
     let mut rest = value;
-    let mut first = digits.len();
+    let mut written = 0;
     for digit in digits.iter_mut().rev() {
+        if rest == 0 && written >= least {
+            break;
+        }
         // A remainder of ten fits a byte.
         *digit = b'0'.saturating_add((rest % 10) as u8);
         rest /= 10;
-        first = first.saturating_sub(1);
-        if rest == 0 {
-            break;
-        }
+        written = written.saturating_add(1);
     }
-    let digits = digits.get(first..).and_then(|digits| std::str::from_utf8(digits).ok());
-    text.push_str(digits.unwrap_or_default());
+    text.extend(digits.iter().skip(digits.len().saturating_sub(written)).map(|digit| char::from(*digit)));
 }
 
 #[cfg(test)]
@@ -136,7 +157,7 @@ mod tests {
     fn told(limits: &[(ResponseHeaders, RateView<'_>)]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut tell = |name: &str, value: &str, _| lines.push(format!("{name}: {value}"));
-        rate_limit_headers(limits.iter().copied(), &mut String::new(), &mut tell);
+        rate_limit_headers(limits.iter().copied(), &mut Lines::default(), &mut tell);
         lines
     }
 
@@ -206,8 +227,18 @@ mod tests {
     }
 
     #[test]
+    fn times_are_told_in_seconds_rounded_up_however_long() {
+        const SECOND: u64 = 1_000_000_000;
+        for (nanos, seconds) in [(0, 0), (1, 1), (SECOND, 1), (SECOND + 1, 2), (4 * SECOND + 294_967_295, 5)] {
+            assert_eq!(seconds_up(nanos), seconds, "{nanos}");
+        }
+        // One nanosecond more than 32 bits hold, and the most there is.
+        assert_eq!((seconds_up(1 << 32), seconds_up(5 * SECOND), seconds_up(u64::MAX)), (5, 5, 18_446_744_074));
+    }
+
+    #[test]
     fn numbers_are_written_as_they_are_read() {
-        for value in [0, 7, 10, 99, 100, 1_234_567_890, u64::MAX] {
+        for value in [0, 7, 10, 99, 100, 1_234_567_890, u64::from(u32::MAX), 5_000_000_000, 7_000_000_012, u64::MAX] {
             let mut text = String::new();
             number(&mut text, "x=", value);
             assert_eq!(text, format!("x={value}"));

@@ -7,7 +7,7 @@
 //! control to refuse rejects the request, except that among rate limits, which are all asked before any is charged, the
 //! one with the longest wait speaks. They are charged last, when there is a place, or when the request is to wait for
 //! one: while requests are rejected for concurrency by the thousand, none of them takes a token that another worker could be asked
-//! for, unless a queue was found full after that. Whatever a rejected
+//! for, unless a queue was filled by another worker after it was asked about. Whatever a rejected
 //! request had taken so far, a probe of a half-open breaker, or a place where another worker took the tokens since they
 //! were asked for, is given back as though it had never been taken.
 //!
@@ -43,6 +43,7 @@ mod gauges;
 mod headers;
 pub mod held;
 mod judge;
+mod limits;
 mod outcome;
 mod permit;
 mod queues;
@@ -134,7 +135,7 @@ struct Workspace {
     /// The first policy, by its position among those that apply, in whose queue the request is to wait.
     line: Option<(usize, queues::Line)>,
     key: KeyBuf,
-    header: String,
+    lines: headers::Lines,
 }
 
 impl Engine {

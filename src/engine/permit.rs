@@ -4,6 +4,7 @@ use crate::config::Release;
 use crate::control::Nanos;
 use crate::control::circuit_breaker::Permit as BreakerPermit;
 use crate::control::concurrency::Place;
+use crate::control::queue::Standing;
 use crate::control::rate_limit::Charged;
 
 use super::bounds::Body;
@@ -55,6 +56,8 @@ pub struct Permit {
     pub(super) arrived: Nanos,
     /// When it first had to wait in a queue.
     pub(super) queued_since: Option<Nanos>,
+    /// The policies in whose queues its turn has come.
+    pub(super) called: Vec<usize>,
     /// Set while the request is held.
     pub(super) waiting: Option<Waiting>,
     /// Its time has been missed once.
@@ -121,6 +124,15 @@ impl Permit {
         if let Some(waiting) = &mut self.waiting {
             waiting.missed = !self.missed;
             self.missed = true;
+        }
+    }
+
+    /// What it has behind it that asks for a place of this policy's limits.
+    pub(super) fn standing(&self, policy: usize) -> Standing {
+        match self.queued_since {
+            None => Standing::New,
+            Some(since) if self.called.contains(&policy) => Standing::Called(since),
+            Some(since) => Standing::Since(since),
         }
     }
 

@@ -2,12 +2,33 @@
 //!
 //! A queue knows requests by their streams; what a request holds stays with its stream. So its turn is a thing to be
 //! handed over: [`Engine::wake`] says whose it is, [`Permit::grant`] takes it, and [`Engine::resume`] acts on it.
+//!
+//! # Many limits
+//!
+//! With a key many limits may have somebody waiting. Where a place has been given back at this worker is looked at first, the
+//! others in turn, [`LOOKS`] of them at a time: with more than that somebody may wait some milliseconds longer for a place that
+//! another worker gave back, so that all of them together cost no more than so many.
+//!
+//! # Several queues
+//!
+//! A request that needs places of several policies waits in one queue at a time, without holding places meanwhile: those of
+//! another limit would be idle for as long as it waits. So when its turn comes it may find none elsewhere, and has to wait
+//! there. That this ends, and that nobody loses the time it has waited:
+//!
+//! - Where its turn has not come yet it stands back behind those who have waited there for longer, and lines up by when it
+//!   first had to wait. It does not pass them by: they would never have a turn while others come from another queue.
+//! - Where its turn has come before, it is called the next time: it passes by all but more important ones, and goes first. There
+//!   it keeps the places that it has of policies before that one, in the order of their names, which no update changes; for it
+//!   waits for a place or two to come free, not for a queue.
+//!
+//! So it waits in each queue once without holding anything, and after that only while it goes through them in order. Who holds a
+//! place and waits does so for a later policy: no two wait for each other.
 
 use std::collections::VecDeque;
 
 use crate::control::concurrency::{ConcurrencyLimits, SlotId};
-use crate::control::queue::{self, Pushed, Queue, Settings};
-use crate::control::{Beat, Nanos};
+use crate::control::queue::{self, Pushed, Queue, Settings, Standing};
+use crate::control::{Beat, Nanos, Workers};
 use crate::share::ShareError;
 
 use super::decide::Refused;
@@ -41,6 +62,8 @@ pub(super) struct Line {
     pub seat: Seat,
     /// When it is of no more use.
     pub until: Nanos,
+    /// Its turn has come here before.
+    pub called: bool,
 }
 
 /// The queues of a policy, as one worker sees them.
@@ -48,10 +71,16 @@ pub(super) struct Line {
 pub(super) struct Queues {
     settings: Settings,
     name: String,
+    /// Who has requests waiting.
+    waiters: Workers,
     /// By slot; `None` where nobody has waited at this worker.
     queues: Vec<Option<Box<Queue>>>,
     /// Where somebody waits at this worker.
     busy: Vec<SlotId>,
+    /// Which of these is looked at next.
+    next: usize,
+    /// Where a place was given back here and nobody has looked yet.
+    freed: Vec<SlotId>,
     /// Those who wait no more and have not been told.
     leaving: VecDeque<(u32, Turn)>,
     expired: Vec<queue::Waiting>,
@@ -64,15 +93,40 @@ impl Woken {
     }
 }
 
+/// So many limits at most are looked at for somebody whose turn it is.
+pub(super) const LOOKS: usize = 256;
+
+/// The name of queues beside these limits. Those with other levels count others: when a worker dies, what it had waiting is
+/// corrected by whoever has the same.
+fn name(settings: Settings, limits: &ConcurrencyLimits) -> String {
+    format!("{}.queue.{}", limits.place(), settings.levels)
+}
+
 impl Queues {
-    /// Queues of this name.
-    pub fn new(settings: Settings, name: String) -> Self {
-        Self { settings, name, queues: Vec::new(), busy: Vec::new(), leaving: VecDeque::new(), expired: Vec::new() }
+    /// Queues at the place of these limits.
+    ///
+    /// # Errors
+    /// [`ShareError`] where pages are not shared.
+    pub fn new(settings: Settings, limits: &ConcurrencyLimits, env: &Env<'_>) -> Result<Self, ShareError> {
+        let name = name(settings, limits);
+        let waiters = Workers::open(env.share, &name)?;
+        let (queues, busy, freed, leaving, expired) = Default::default();
+        Ok(Self { settings, name, waiters, queues, busy, next: 0, freed, leaving, expired })
     }
 
-    /// How many are to be served before a request that comes now.
-    pub fn ahead(&mut self, seat: Seat, env: &Env<'_>) -> i64 {
-        self.open(seat.slot, env).map_or(0, |queue| queue.ahead(env.share, seat.level, env.now))
+    /// How many are to be served before a request that asks now.
+    pub fn ahead(&mut self, seat: Seat, standing: Standing, env: &Env<'_>) -> i64 {
+        self.open(seat.slot, env).map_or(0, |queue| queue.ahead(env.share, seat.level, standing, env.now))
+    }
+
+    /// Whether a request has waited for too long already.
+    pub fn is_late(&mut self, seat: Seat, standing: Standing, env: &Env<'_>) -> bool {
+        self.open(seat.slot, env).is_ok_and(|queue| queue.is_late(seat.level, standing, env.now))
+    }
+
+    /// Whether a request could wait now.
+    pub fn has_room(&mut self, seat: Seat, called: bool, env: &Env<'_>) -> bool {
+        self.open(seat.slot, env).is_ok_and(|queue| queue.has_room(env.share, seat.level, called))
     }
 
     /// How many wait for the places of a limit, over all workers.
@@ -85,13 +139,12 @@ impl Queues {
         &mut self,
         line: Line,
         (stream, since): (u32, Nanos),
-        limits: &mut ConcurrencyLimits,
         env: &mut Env<'_>,
     ) -> Result<bool, ShareError> {
-        let Line { seat: Seat { slot, level }, until } = line;
-        let worker = limits.worker(env.share, env.random)?;
+        let Line { seat: Seat { slot, level }, until, called } = line;
+        let worker = self.waiters.own(env.share, env.random)?;
         let queue = self.open(slot, env)?;
-        let request = queue::Waiting { id: stream, level, since, deadline: until };
+        let request = queue::Waiting { id: stream, level, since, deadline: until, called };
         let pushed = queue.push(env.share, worker, request, env.now)?;
         if let Pushed::Displaced(displaced) = pushed {
             self.leaving.push_back((displaced.id, Turn::Displaced));
@@ -110,22 +163,36 @@ impl Queues {
         }
     }
 
+    /// A place of a limit has been given back at this worker.
+    pub fn freed(&mut self, slot: SlotId) {
+        // Of fewer limits all are looked at anyhow.
+        if self.busy.len() > LOOKS && self.freed.len() < LOOKS {
+            self.freed.push(slot);
+        }
+    }
+
     /// Whose turn it is, if anybody's.
     pub fn next(&mut self, concurrency: &Concurrency, env: &mut Env<'_>) -> Option<(u32, Turn)> {
-        let (share, now) = (env.share, env.now);
         let mut expired = std::mem::take(&mut self.expired);
-        let mut at = 0usize;
         let mut turn = None;
-        while let Some(&slot) = self.busy.get(at)
-            && turn.is_none()
+        while turn.is_none()
+            && let Some(slot) = self.freed.pop()
         {
-            let Some(queue) = self.queue(slot) else { break };
-            queue.expire(share, now, &mut expired);
-            turn = queue.pop(share, now, &mut Places { concurrency, slot, env: &mut *env });
-            if queue.is_empty() {
+            turn = self.look(slot, concurrency, &mut expired, env);
+        }
+        for _ in 0..self.busy.len().min(LOOKS) {
+            if turn.is_some() {
+                break;
+            }
+            let at = if self.next < self.busy.len() { self.next } else { 0 };
+            let Some(&slot) = self.busy.get(at) else { break };
+            turn = self.look(slot, concurrency, &mut expired, env);
+            if self.queue(slot).is_none_or(|queue| queue.is_empty()) {
+                // The last one stands here now.
                 self.busy.swap_remove(at);
+                self.next = at;
             } else {
-                at = at.saturating_add(1);
+                self.next = at.saturating_add(1);
             }
         }
         self.leaving.extend(expired.drain(..).map(|waiting| (waiting.id, Turn::Late)));
@@ -133,15 +200,38 @@ impl Queues {
         turn.map(|(waiting, place)| (waiting.id, Turn::Enters(place))).or_else(|| self.leaving.pop_front())
     }
 
-    /// Corrects the lengths by what a heartbeat found.
-    pub fn heed(&mut self, beat: &Beat, limits: &mut ConcurrencyLimits, env: &Env<'_>) -> Result<(), ShareError> {
+    /// Whose turn it is at one limit, and those who have waited there for too long.
+    fn look(
+        &mut self,
+        slot: SlotId,
+        concurrency: &Concurrency,
+        expired: &mut Vec<queue::Waiting>,
+        env: &mut Env<'_>,
+    ) -> Option<(queue::Waiting, What)> {
+        let (share, now) = (env.share, env.now);
+        let queue = self.queue(slot)?;
+        queue.expire(share, now, expired);
+        queue.pop(share, now, &mut Places { concurrency, slot, env })
+    }
+
+    /// What time alone changes: the queues go where the limits are once nobody waits here, and lengths are corrected by what a
+    /// heartbeat found.
+    pub fn tick(&mut self, limits: &mut ConcurrencyLimits, env: &mut Env<'_>) -> Result<(), ShareError> {
+        let idle = self.leaving.is_empty() && self.queues.iter().flatten().all(|queue| queue.is_empty());
+        if idle && self.name != name(self.settings, limits) {
+            *self = Self::new(self.settings, limits, env)?;
+        }
+        let beat = self.waiters.beat(env.share, env.now, env.random)?;
+        if beat == Beat::default() {
+            return Ok(());
+        }
         if !beat.dead.is_empty() {
             // The dead may have had requests waiting where nobody has at this worker.
             for slot in limits.slots(env.share)? {
                 self.open(slot, env)?;
             }
         }
-        self.queues.iter_mut().flatten().try_for_each(|queue| queue.heed(env.share, beat))
+        self.queues.iter_mut().flatten().try_for_each(|queue| queue.heed(env.share, &beat))
     }
 
     fn queue(&mut self, slot: SlotId) -> Option<&mut Queue> {
@@ -183,6 +273,9 @@ impl Permit {
         waiting.turn = Some(match woken.turn {
             Turn::Enters(what) => {
                 self.held.push(Held { policy: waiting.policy, what });
+                if !self.called.contains(&waiting.policy) {
+                    self.called.push(waiting.policy);
+                }
                 Come::HasPlace
             }
             Turn::Late => Come::Late,
@@ -211,7 +304,7 @@ impl Engine {
         }
     }
 
-    /// The request has to wait for a place: in the queue it keeps its charges and nothing else.
+    /// The request has to wait for a place.
     pub(super) fn line_up(&mut self, at: usize, line: Line, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         let policy = self.work.applied.get(at)?.policy;
         let concurrency = self.policies.get(policy).and_then(|policy| policy.concurrency.as_ref())?;

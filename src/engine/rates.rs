@@ -27,6 +27,8 @@ pub(super) struct Charge {
     cost: u64,
     /// What is left, once it was asked.
     left: Option<Left>,
+    /// How long it holds the request, by what it said then.
+    wait: Nanos,
 }
 
 /// What is left of a rate limit, as its clients are told.
@@ -127,8 +129,14 @@ pub(super) fn whole_number(value: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
-    Some(digits.iter().fold(0, add))
+    // So many digits fit, whatever they are. To saturate a product is a call in WebAssembly, and this is asked of every answer.
+    const FIT: usize = 19;
+    let digit = |digit: &u8| u64::from(digit.wrapping_sub(b'0'));
+    Some(if digits.len() <= FIT {
+        digits.iter().fold(0u64, |sum, next| sum.wrapping_mul(10).wrapping_add(digit(next)))
+    } else {
+        digits.iter().fold(0u64, |sum, next| sum.saturating_mul(10).saturating_add(digit(next)))
+    })
 }
 
 /// Logs where a control keeps its state.
@@ -144,8 +152,8 @@ pub(super) fn tell_place(control: &str, name: &str, alone: bool) {
 }
 
 impl Engine {
-    /// This engine is gone: the pages of its rate limits and throttles are free for other settings, unless others still use
-    /// them and say so.
+    /// This engine is gone: the pages of its rate limits, throttles and concurrency limits are free for other settings, unless
+    /// others still use them and say so.
     pub fn release_rows(&self, env: &Env<'_>) {
         for policy in &self.policies {
             for rate in &policy.rates {
@@ -153,6 +161,9 @@ impl Engine {
             }
             if let Some(throttling) = &policy.throttling {
                 throttling.release(env);
+            }
+            if let Some(concurrency) = &policy.concurrency {
+                concurrency.release_place(env);
             }
         }
     }
@@ -187,7 +198,7 @@ impl Engine {
         for next in 0..self.work.charges.len() {
             let Some(charge) = self.work.charges.get(next).copied() else { break };
             let live = live_mut(&mut self.policies, &self.work.applied, charge.applied);
-            let Some((policy, applied)) = live else { continue };
+            let Some((policy, number)) = live else { continue };
             let Some(rate) = policy.rates.get_mut(charge.limit) else { continue };
             let max_wait = rate.max_wait(policy.shadow, env);
             let share = share_of(&rate.settings, env);
@@ -200,7 +211,7 @@ impl Engine {
                     rate.note(&policy.name, charged.budget.overflow, false, env);
                     let until = if until > env.now && self.enforced(charge.applied, env) { until } else { 0 };
                     let what = What::Charge { limit: charge.limit, quota: charge.quota, charged, until };
-                    permit.held.push(Held { policy: applied.policy, what });
+                    permit.held.push(Held { policy: number, what });
                 }
                 // Another worker took what was left since the limit was asked: those charged before are given back.
                 Err(refused) => {
@@ -218,7 +229,13 @@ impl Engine {
     /// Charges anew, as one that comes now, a request whose time passed while the process stood still: all those that were
     /// given times then would go on at once otherwise. What it was charged is given back as far as it can be: its tokens may
     /// have overflowed since, as they would have had it never come.
-    pub(super) fn charge_anew(&mut self, waiting: &Waiting, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
+    pub(super) fn charge_anew(
+        &mut self,
+        waiting: &Waiting,
+        request: Option<&Request<'_>>,
+        permit: &mut Permit,
+        env: &mut Env<'_>,
+    ) -> Option<Refused> {
         if !waiting.missed {
             return None;
         }
@@ -236,10 +253,25 @@ impl Engine {
             let Some(policy) = self.policies.get_mut(index) else { continue };
             let Some(rate) = policy.rates.get_mut(limit) else { continue };
             let Some(applied) = self.work.applied.iter().position(|applied| applied.policy == index) else { continue };
-            self.work.charges.push(Charge { applied, limit, key: charged.key, quota, cost: charged.cost, left: None });
+            let (key, cost) = (charged.key, charged.cost);
+            self.work.charges.push(Charge { applied, limit, key, quota, cost, left: None, wait: 0 });
             rate.refund(charged, &policy.name, env);
         }
-        self.ask(permit, env).or_else(|| self.charge_rates(permit, env))
+        self.ask(permit, env)
+            .or_else(|| self.check_deadlines(request?, permit, env))
+            .or_else(|| self.charge_rates(permit, env))
+    }
+
+    /// For how long the request will be held, by what the limits said that were asked.
+    pub(super) fn held_for(&mut self, env: &mut Env<'_>) -> Nanos {
+        let mut longest = 0;
+        for next in 0..self.work.charges.len() {
+            let Some(Charge { applied, wait, .. }) = self.work.charges.get(next).copied() else { break };
+            if wait > longest && self.enforced(applied, env) {
+                longest = wait;
+            }
+        }
+        longest
     }
 
     /// What a client that a limit rejected is told: of all limits that were asked, of the policies that still apply and are
@@ -284,7 +316,7 @@ impl Engine {
                     };
                     if let Some(quota) = quota {
                         let cost = rate.cost(request);
-                        self.work.charges.push(Charge { applied: at, limit, key, quota, cost, left: None });
+                        self.work.charges.push(Charge { applied: at, limit, key, quota, cost, left: None, wait: 0 });
                     }
                 }
             }
@@ -338,7 +370,8 @@ impl Engine {
                 let budget = answer.as_ref().unwrap_or_else(|refused| &refused.budget);
                 charge.left = Some(Left::of(charge.quota, budget));
                 let Err(refused) = answer else { continue };
-                if refused.wait.is_some_and(|wait| wait <= max_wait) {
+                if let Some(wait) = refused.wait.filter(|wait| *wait <= max_wait) {
+                    charge.wait = wait;
                     self.work.may_hold |= !policy.shadow;
                 } else {
                     rate.note(&policy.name, refused.budget.overflow, false, env);

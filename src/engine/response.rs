@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::config::{ResponseHeaders, ResponseTemplate};
 
 use super::compile::Policy;
-use super::headers::{RateView, rate_limit_headers, seconds_up};
+use super::headers::{Lines, RateView, rate_limit_headers, seconds_up};
 use super::rejection::{Invalid, Reason, Rejection};
 
 const RESOURCE_EXHAUSTED: u8 = 8;
@@ -57,7 +57,7 @@ pub fn local_reply(
         headers.push(("x-tidegate-reason".to_owned(), reason_line(policy, rejection)));
     }
     let mut tell = |name: &str, value: &str, _| headers.push((name.to_owned(), value.to_owned()));
-    rate_limit_headers(rates.iter().copied(), &mut String::new(), &mut tell);
+    rate_limit_headers(rates.iter().copied(), &mut Lines::default(), &mut tell);
     let (content_type, body) = match &template.body {
         _ if grpc => (None, grpc_message(policy, rejection, limit)),
         Some(body) => (template.content_type.clone().or_else(|| Some("text/plain".to_owned())), body.clone()),

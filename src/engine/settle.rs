@@ -34,6 +34,7 @@ impl Permit {
         self.started = now;
         self.arrived = now;
         self.queued_since = None;
+        self.called.clear();
         self.grpc = request.is_grpc();
         self.connect = request.method() == b"CONNECT";
         self.answer = Answer::default();
@@ -85,7 +86,7 @@ impl Engine {
             Tell::Beside => stream.add_response_header(name, value),
             Tell::Instead => stream.replace_response_header(name, value),
         };
-        rate_limit_headers(views, &mut self.work.header, &mut tell);
+        rate_limit_headers(views, &mut self.work.lines, &mut tell);
     }
 
     /// The stream has ended, however it did. What the permit held is settled; a second call finds nothing.
@@ -166,8 +167,8 @@ impl Engine {
             for rate in &mut policy.rates {
                 rate.tick(&policy.name, env);
             }
-            if let Some(concurrency) = &mut policy.concurrency {
-                concurrency.tick(env);
+            if let Some(concurrency) = &policy.concurrency {
+                concurrency.tick(&policy.name, env);
             }
             if let Some(throttling) = &mut policy.throttling {
                 throttling.tick(&policy.name, env);

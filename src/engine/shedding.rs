@@ -7,27 +7,30 @@
 //! - Where there is a *queue*, a request that finds no place waits for one, and so does one that comes while others wait
 //!   who go before it.
 //! - A request with a *deadline* is rejected on arrival if its wait and what requests usually take together are longer
-//!   than the time it has left. While nothing is in flight it is let through: what was usual may have passed.
+//!   than the time it has left, and whenever it has none left. While nothing is in flight it is let through: what was usual
+//!   may have passed; but not where a rate limit is to hold it, for then others go first and find out.
 //! - A place is *released* when the stream ends, or with its response headers; whichever it is, a stream that ends before
 //!   that gives its place back.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::config::{self, KeySource, LimitAlgorithm, Outcomes, Release};
-use crate::control::concurrency::{Algorithm, Bounds, ConcurrencyLimits, Ended, Place, Settings, Share, SlotId};
-use crate::control::queue::{self, Stake, answered_in};
-use crate::control::{Beat, Nanos};
+use crate::config::{self, Outcomes, Release};
+use crate::control::Nanos;
+use crate::control::concurrency::{ConcurrencyLimits, Ended, Place, Share, SlotId};
+use crate::control::queue::{self, Stake, Standing, answered_in};
 use crate::matching::{KeyBuf, KeyExtractor, Matcher, Request};
 
 use super::Env;
-use super::compile::{Policy, digest, nanos};
+use super::compile::Policy;
 use super::deadline::Deadline;
 use super::decide::{Refusal, hash};
 use super::gauges::Told;
+use super::limits::{MadeOf, Opened};
 use super::outcome::Ending;
 use super::permit::What;
 use super::queues::{Line, Queues, Turn};
+use super::rates::tell_place;
 use super::rejection::Reason;
 use super::stats::{self, MetricId};
 
@@ -44,20 +47,6 @@ pub(super) struct Concurrency {
     inflight: Option<MetricId>,
     limit: Told,
     failures: Outcomes,
-}
-
-/// What the limits depend on: while all of it stays the same an update leaves them alone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct MadeOf {
-    limit: config::ConcurrencyLimit,
-    key: Vec<KeySource>,
-    max_keys: u32,
-    /// Some levels have less than the whole share.
-    shares: bool,
-    levels: usize,
-    queue: Option<config::Queue>,
-    /// Latency is measured, whatever the limit.
-    measure: bool,
 }
 
 /// Priority levels, ready.
@@ -77,6 +66,19 @@ pub(super) enum Answer {
     /// It finds none.
     Refused(Refusal),
 }
+
+/// What a request brings along that asks for a place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker {
+    pub arrived: Nanos,
+    /// It can be held.
+    pub may_wait: bool,
+    /// What it has behind it.
+    pub standing: Standing,
+}
+
+/// There is no time left, and none to come back after.
+const PAST_DEADLINE: Refusal = Refusal { reason: Reason::PastDeadline, limit: None, wait: None, left: None };
 
 /// Which limit of a policy a request counts under, and how important it is: 0 is the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,13 +108,14 @@ impl Concurrency {
     /// A sentence, when the host shares nothing or a pattern cannot be compiled.
     pub fn new(
         settings: &config::LoadShedding,
-        policy: &str,
+        (policy, shadow): (&str, bool),
         scope: &str,
         before: Option<&Policy>,
         env: &mut Env<'_>,
     ) -> Result<Self, String> {
         let levels = settings.priority.as_ref().map(Levels::new).transpose()?;
         let made_of = MadeOf {
+            shadow,
             limit: settings.limit,
             key: settings.key.clone(),
             max_keys: if settings.key.is_empty() { 0 } else { settings.max_keys },
@@ -122,22 +125,9 @@ impl Concurrency {
             measure: settings.deadline_header.is_some(),
         };
         let kept = before.and_then(|before| before.concurrency.as_ref()).filter(|kept| kept.made_of == made_of);
-        let (limits, queues) = match kept {
-            Some(kept) => (Rc::clone(&kept.limits), kept.queues.clone()),
-            None => {
-                // What is found stays while the limits are the same, whatever changes around them.
-                let MadeOf { limit, key, max_keys, .. } = &made_of;
-                let place = format!("{scope}/{policy}/load_shedding/{:016x}", digest(&(limit, key, max_keys)));
-                // Whatever the limit, what is in flight stays so. Not the stat itself: plugins of other scopes may have
-                // a policy of this name, and add to the same stat.
-                let inflight = format!("{scope}/{policy}/inflight");
-                let opened = ConcurrencyLimits::new(made_of.settings(), env.share, &place, &inflight);
-                let opened = opened.map_err(|error| {
-                    format!("policy {policy}: the host keeps no shared state for the concurrency limit ({error:?})")
-                })?;
-                let queues = made_of.queue_settings().map(|settings| Queues::new(settings, format!("{place}.queue")));
-                (Rc::new(RefCell::new(opened)), queues.map(|queues| Rc::new(RefCell::new(queues))))
-            }
+        let Opened { limits, queues } = match kept {
+            Some(kept) => Opened { limits: Rc::clone(&kept.limits), queues: kept.queues.clone() },
+            None => made_of.open(policy, scope, env)?,
         };
         let concurrency = Self {
             made_of,
@@ -151,6 +141,7 @@ impl Concurrency {
             limit: Told::new(env.stats.id(env.metrics, stats::CONCURRENCY_LIMIT, &[policy])),
             failures: Outcomes::failures(),
         };
+        concurrency.tell_place(policy, env);
         concurrency.tell(env);
         Ok(concurrency)
     }
@@ -168,27 +159,17 @@ impl Concurrency {
         Seat { slot, level }
     }
 
-    /// What a request is told that came at `arrived`. `may_wait`: it can be held.
-    pub fn ask(
-        &self,
-        request: &Request<'_>,
-        arrived: Nanos,
-        key: &mut KeyBuf,
-        may_wait: bool,
-        env: &mut Env<'_>,
-    ) -> Answer {
+    /// What a request is told.
+    pub fn ask(&self, request: &Request<'_>, asker: Asker, key: &mut KeyBuf, env: &mut Env<'_>) -> Answer {
         let seat = self.seat(request, key, env);
-        let left = self.deadline.as_ref().and_then(|deadline| deadline.remaining(request));
-        let left = left.map(|left| left.saturating_sub(env.now.saturating_sub(arrived)));
-        let late = |wait| Answer::Refused(Refusal { reason: Reason::PastDeadline, limit: None, wait, left: None });
+        let left = self.time_left(request, asker.arrived, env.now);
         if let Some(left) = left
-            && self.answered_in(seat, 0) > left
-            && !self.may_try(seat, env)
+            && (left == 0 || self.answered_in(seat, 0) > left && !self.may_try(seat, env))
         {
-            return late(None);
+            return Answer::Refused(PAST_DEADLINE);
         }
-        let queues = self.queues.as_ref().filter(|_| may_wait);
-        let ahead = queues.and_then(|queues| Some(queues.try_borrow_mut().ok()?.ahead(seat, env)));
+        let queues = self.queues.as_ref().filter(|_| asker.may_wait);
+        let ahead = queues.and_then(|queues| Some(queues.try_borrow_mut().ok()?.ahead(seat, asker.standing, env)));
         if ahead.is_none_or(|ahead| ahead <= 0) {
             if let Some(place) = self.enter(seat, env) {
                 return Answer::Enters(place);
@@ -202,13 +183,54 @@ impl Concurrency {
         let over = left.and_then(|left| needed.checked_sub(left)).filter(|over| *over > 0);
         if over.is_some() {
             // Once so much of the queue has been served it would be in time.
-            return late(over);
+            return Answer::Refused(Refusal { wait: over, ..PAST_DEADLINE });
+        }
+        // Else it would be charged for a moment by rate limits, for nothing.
+        let called = matches!(asker.standing, Standing::Called(_));
+        let Some(mut queues) = queues.and_then(|queues| queues.try_borrow_mut().ok()) else {
+            return Answer::Refused(refusal);
+        };
+        if queues.is_late(seat, asker.standing, env) {
+            // It would displace another, and go itself at once.
+            return Answer::Refused(Refusal { reason: Reason::QueueTimeout, ..refusal });
+        }
+        if !queues.has_room(seat, called, env) {
+            return Answer::Refused(refusal);
         }
         let until = match left {
             None => Nanos::MAX,
             Some(left) => env.now.saturating_add(left).saturating_sub(self.answered_in(seat, 0)),
         };
-        Answer::MayWait(Line { seat, until }, refusal)
+        Answer::MayWait(Line { seat, until, called }, refusal)
+    }
+
+    /// How much time a request has left that came at `arrived`, if it says so.
+    fn time_left(&self, request: &Request<'_>, arrived: Nanos, now: Nanos) -> Option<Nanos> {
+        let left = self.deadline.as_ref()?.remaining(request)?;
+        Some(left.saturating_sub(now.saturating_sub(arrived)))
+    }
+
+    /// What a request is told that has a place already, if its time is over.
+    pub fn too_late(&self, request: &Request<'_>, arrived: Nanos, now: Nanos) -> Option<Refusal> {
+        (self.time_left(request, arrived, now)? == 0).then_some(PAST_DEADLINE)
+    }
+
+    /// What a request is told that is to be held for so long by a rate limit, if it could not be answered in time then.
+    pub fn outlasted(
+        &self,
+        request: &Request<'_>,
+        arrived: Nanos,
+        held_for: Nanos,
+        key: &mut KeyBuf,
+        env: &Env<'_>,
+    ) -> Option<Refusal> {
+        let left = self.time_left(request, arrived, env.now)?;
+        let usual = self.answered_in(self.seat(request, key, env), 0);
+        // What passes 584 years is too late by any clock.
+        let over = held_for.saturating_add(usual).saturating_sub(left);
+        // Once so much of the line has gone on it would be in time, unless it never is.
+        let wait = (left > usual).then_some(over.max(1));
+        (over > 0 || held_for >= left).then_some(Refusal { wait, ..PAST_DEADLINE })
     }
 
     /// A refusal for want of a place, with the time in which those who wait now will have been served, where that is known.
@@ -241,10 +263,8 @@ impl Concurrency {
     /// A request begins to wait, or fails to.
     pub fn line_up(&self, line: Line, stream: u32, since: Nanos, env: &mut Env<'_>) -> bool {
         let Some(queues) = &self.queues else { return false };
-        let (Ok(mut queues), Ok(mut limits)) = (queues.try_borrow_mut(), self.limits.try_borrow_mut()) else {
-            return false;
-        };
-        match queues.line_up(line, (stream, since), &mut limits, env) {
+        let Ok(mut queues) = queues.try_borrow_mut() else { return false };
+        match queues.line_up(line, (stream, since), env) {
             Ok(waits) => waits,
             Err(_) => {
                 env.count_errors("load_shedding", 1);
@@ -282,6 +302,11 @@ impl Concurrency {
     /// Gives a place back that was held for `took`. `ending` is how its request ended, if that is known and of use.
     pub fn leave(&self, place: Place, ending: Option<&Ending>, took: Nanos, env: &mut Env<'_>) {
         let ended = ending.map_or(Ended::Ignored, |ending| ending.ended(&self.failures));
+        if let Some(queues) = &self.queues
+            && let Ok(mut queues) = queues.try_borrow_mut()
+        {
+            queues.freed(place.slot());
+        }
         if let Ok(mut limits) = self.limits.try_borrow_mut() {
             limits.release(env.share, place, ended, took, env.now, env.random);
         }
@@ -294,22 +319,38 @@ impl Concurrency {
     }
 
     /// What time alone changes.
-    pub fn tick(&self, env: &mut Env<'_>) {
+    pub fn tick(&self, policy: &str, env: &mut Env<'_>) {
         let Ok(mut limits) = self.limits.try_borrow_mut() else { return };
-        let beat = limits.tick(env.share, env.now, env.random);
-        let (corrected, mut errors) = (limits.take_corrected(), limits.take_errors());
+        limits.tick(env.share, env.now, env.random);
+        let corrected = limits.take_corrected();
         if let Some(queues) = &self.queues
-            && beat != Beat::default()
             && let Ok(mut queues) = queues.try_borrow_mut()
+            && queues.tick(&mut limits, env).is_err()
         {
-            errors = errors.saturating_add(u64::from(queues.heed(&beat, &mut limits, env).is_err()));
+            env.count_errors("load_shedding", 1);
         }
         drop(limits);
         if corrected != 0 {
             self.count(corrected, env);
         }
-        env.count_errors("load_shedding", errors);
+        self.tell_place(policy, env);
         self.tell(env);
+    }
+
+    /// Counts what failed, and logs that a limit to be found has no place among what workers share, or has one again.
+    fn tell_place(&self, policy: &str, env: &Env<'_>) {
+        let Ok(mut limits) = self.limits.try_borrow_mut() else { return };
+        env.count_errors("load_shedding", limits.take_errors());
+        if let Some(alone) = limits.take_news() {
+            tell_place("concurrency limit", policy, alone);
+        }
+    }
+
+    /// Nobody uses it any more: its place is free for other settings, unless others still use it and say so.
+    pub fn release_place(&self, env: &Env<'_>) {
+        if let Ok(limits) = self.limits.try_borrow() {
+            limits.release_place(env.share, env.now);
+        }
     }
 
     /// Tells the limit.
@@ -351,33 +392,5 @@ impl queue::Places for Places<'_, '_> {
 
     fn enter(&mut self, level: usize) -> Option<What> {
         self.concurrency.enter(Seat { slot: self.slot, level }, self.env)
-    }
-}
-
-impl MadeOf {
-    fn settings(&self) -> Settings {
-        let algorithm = match self.limit {
-            config::ConcurrencyLimit::Fixed(limit) => Algorithm::Fixed(limit),
-            config::ConcurrencyLimit::Dynamic { algorithm, initial, min, max } => {
-                let bounds = Bounds { initial, min, max };
-                match algorithm {
-                    LimitAlgorithm::Adaptive => Algorithm::Adaptive(bounds),
-                    LimitAlgorithm::Gradient2 => Algorithm::Gradient2(bounds),
-                    LimitAlgorithm::Vegas => Algorithm::Vegas(bounds),
-                    LimitAlgorithm::Aimd => Algorithm::Aimd(bounds),
-                }
-            }
-        };
-        Settings { algorithm, max_keys: self.max_keys, measure: self.measure, levels: self.shares }
-    }
-
-    fn queue_settings(&self) -> Option<queue::Settings> {
-        let config::Queue { max_length, max_wait, order } = self.queue?;
-        let order = match order {
-            config::QueueOrder::AdaptiveLifo => queue::Order::AdaptiveLifo,
-            config::QueueOrder::Fifo => queue::Order::Fifo,
-            config::QueueOrder::Lifo => queue::Order::Lifo,
-        };
-        Some(queue::Settings { max_length, max_wait: nanos(max_wait), order, levels: self.levels })
     }
 }

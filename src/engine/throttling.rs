@@ -30,7 +30,12 @@ impl Throttling {
     ///
     /// # Errors
     /// A sentence, when the host shares nothing.
-    pub fn new(throttle: &config::Throttle, policy: &str, scope: &str, env: &mut Env<'_>) -> Result<Self, String> {
+    pub fn new(
+        throttle: &config::Throttle,
+        (policy, shadow): (&str, bool),
+        scope: &str,
+        env: &mut Env<'_>,
+    ) -> Result<Self, String> {
         let settings = Settings {
             success_threshold: u32::from(throttle.success_threshold.0),
             window: nanos(throttle.window),
@@ -38,7 +43,9 @@ impl Throttling {
             minimum_calls: u64::from(throttle.minimum_calls),
         };
         let name = format!("{scope}/{policy}/throttle");
-        let opened = Throttle::reusing(settings, env.share, &name, digest(throttle), env.now);
+        // What became of those whom a trial let pass says nothing of what would become of them otherwise.
+        let owner = digest(&(throttle, shadow));
+        let opened = Throttle::reusing(settings, env.share, &name, owner, env.now);
         let mut throttle = opened
             .map_err(|error| format!("policy {policy}: the host keeps no shared state for the throttle ({error:?})"))?;
         // It may have been at work before.
@@ -95,14 +102,14 @@ impl Engine {
     /// The throttles of all policies that apply. Whoever passed one before it was held has passed it.
     pub(super) fn pass_throttles(&mut self, permit: &mut Permit, env: &mut Env<'_>) -> Option<Refused> {
         for at in 0..self.work.applied.len() {
-            let Some((policy, applied)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
+            let Some((policy, number)) = live_mut(&mut self.policies, &self.work.applied, at) else { continue };
             let Some(throttling) = &mut policy.throttling else { continue };
-            let passed = |held: &Held| held.policy == applied.policy && matches!(held.what, What::Outcome);
+            let passed = |held: &Held| held.policy == number && matches!(held.what, What::Outcome);
             if permit.held.iter().any(passed) {
                 continue;
             }
             if throttling.throttle.admits(env.share, env.now, env.random) {
-                permit.held.push(Held { policy: applied.policy, what: What::Outcome });
+                permit.held.push(Held { policy: number, what: What::Outcome });
                 continue;
             }
             let refusal = Refusal { reason: Reason::Throttled, limit: None, wait: None, left: None };

@@ -7,7 +7,7 @@ use crate::config;
 use crate::control::waiting;
 
 use super::compile::Policy;
-use super::permit::{Permit, Waiting, What};
+use super::permit::{Held, Permit, Waiting, What};
 use super::shedding::Seat;
 use super::stats::{self, MetricId};
 use super::{Engine, Env};
@@ -83,9 +83,19 @@ impl Waits {
 }
 
 impl Engine {
-    /// The request has to wait, on behalf of this policy: it keeps its charges and nothing else but that it passed the throttles.
+    /// The request has to wait, on behalf of this policy: it keeps its charges and nothing else but that it passed the throttles,
+    /// and some of its places where it is called.
     pub(super) fn hold(&mut self, policy: usize, seat: Option<Seat>, permit: &mut Permit, env: &mut Env<'_>) {
-        self.give_back(permit, |held| !matches!(held.what, What::Charge { .. } | What::Outcome), env);
+        let called = seat.is_some() && permit.called.contains(&policy);
+        let name = |policy: usize| self.policies.get(policy).map(|policy| policy.name.as_str());
+        let earlier = permit.held.iter().map(|held| held.policy).filter(|held| called && name(*held) < name(policy));
+        let earlier: Vec<_> = earlier.collect();
+        let keeps = |held: &Held| match held.what {
+            What::Charge { .. } | What::Outcome => true,
+            What::Place { .. } => earlier.contains(&held.policy),
+            What::Breaker(_) => false,
+        };
+        self.give_back(permit, |held| !keeps(held), env);
         let applied = self.work.applied.clone();
         let counted = self.waits(policy).is_some_and(|waits| waits.begin(env));
         permit.waiting = Some(Waiting { since: env.now, policy, applied, seat, turn: None, counted, missed: false });

@@ -33,11 +33,25 @@ impl<'a> HeaderMap<'a> {
 
     /// Names and values in the order received.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
-        let mut data = self.data;
-        pairs(self.lengths).map_while(move |(name, value)| {
-            let name = take(&mut data, name)?;
-            let value = take(&mut data, value)?;
-            Some((name, value))
+        self.of_length(|_| true)
+    }
+
+    /// Those whose name has a length that is `wanted`. Of the others no more than their lengths is looked at.
+    pub fn of_length<W: Fn(usize) -> bool>(
+        &self,
+        wanted: W,
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a, W> {
+        let (data, mut next) = (self.data, 0usize);
+        pairs(self.lengths).filter_map(move |(name, value)| {
+            let (name, value) = (usize::try_from(name).ok()?, usize::try_from(value).ok()?);
+            // The sum of all is the length of the data, so none of these wraps.
+            let name_at = next;
+            let value_at = name_at.wrapping_add(name).wrapping_add(1);
+            next = value_at.wrapping_add(value).wrapping_add(1);
+            if !wanted(name) {
+                return None;
+            }
+            Some((data.get(name_at..)?.get(..name)?, data.get(value_at..)?.get(..value)?))
         })
     }
 
@@ -49,7 +63,7 @@ impl<'a> HeaderMap<'a> {
 
     /// Every value of this name, in the order received.
     pub(super) fn all<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        self.iter().filter(move |(n, _)| *n == name).map(|(_, value)| value)
+        self.of_length(move |length| length == name.len()).filter(move |(n, _)| *n == name).map(|(_, value)| value)
     }
 
     /// Number of pairs, pseudo-headers included.
@@ -68,11 +82,4 @@ impl<'a> HeaderMap<'a> {
 fn pairs(lengths: &[u8]) -> impl Iterator<Item = (u32, u32)> + use<'_> {
     let (pairs, _) = lengths.as_chunks::<8>();
     pairs.iter().map(|&[a, b, c, d, e, f, g, h]| (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])))
-}
-
-/// Cuts one string and its zero byte off the front.
-fn take<'a>(data: &mut &'a [u8], len: u32) -> Option<&'a [u8]> {
-    let (string, rest) = data.split_at_checked(usize::try_from(len).ok()?)?;
-    *data = rest.get(1..)?;
-    Some(string)
 }

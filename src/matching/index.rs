@@ -205,10 +205,8 @@ impl Search<'_, '_> {
         if self.index.header_lengths == 0 {
             return;
         }
-        for (name, value) in self.request.headers().iter() {
-            if self.index.header_lengths & length_bit(name.len()) == 0 {
-                continue;
-            }
+        let known = self.index.header_lengths;
+        for (name, value) in self.request.headers().of_length(|length| known & length_bit(length) != 0) {
             let name = Fnv::default().bytes(name);
             if self.look_up(name.finish(Kind::HeaderName)) {
                 self.look_up(name.value(value.iter().copied()).finish(Kind::HeaderValue));

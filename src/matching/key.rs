@@ -150,6 +150,12 @@ impl KeyBuf {
         self.bytes.clear();
     }
 
+    /// Makes the key this one, in the memory it has.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&other.bytes);
+    }
+
     /// The encoded key: equal exactly when all components are.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -68,8 +68,9 @@ impl Tenant {
     /// Tells the place, in its epoch, from any other: what was granted in one means nothing in another.
     pub fn life(&self) -> u64 {
         match &self.lease {
-            // Epochs are few (see `Lease::take`); should the product ever saturate, lives that are over look alike.
-            Some(lease) => lease.epoch.saturating_mul(ROWS as u64).saturating_add(lease.row as u64),
+            // Epochs are few (see `Lease::take`); should the product ever wrap, lives that are over look alike. Asked for by
+            // every request, where to saturate a product is a call in WebAssembly.
+            Some(lease) => lease.epoch.wrapping_mul(ROWS as u64).wrapping_add(lease.row as u64),
             None => u64::MAX.saturating_sub(self.alone),
         }
     }

@@ -36,8 +36,8 @@
 //!   blind again.
 //! - **Streams** are in flight until their clients or servers end them. What by Little's law is in flight beyond those that are answered
 //!   is taken for streams, slowly while a queue may grow; the knees are of the others, and the limit that, and the streams. A start that is
-//!   blind knows of none. If nobody is answered for two seconds though requests are refused and nobody gives up, all in flight
-//!   are taken for streams, and one more is let in: what becomes of it tells.
+//!   blind measures them too. If nobody is answered for two seconds, half a second at a blind start or in a dip, though requests are
+//!   refused and nobody gives up, all in flight are taken for streams, and a few more are let in: what becomes of them tells.
 //!
 //! It fails where the mean latency says little of the upstream: where long and short requests alternate in waves much
 //! longer than a window, or where one of many servers behind the limit is slow alone. An upstream close to its
@@ -339,8 +339,8 @@ impl Limit for Adaptive {
         (self.limit, self.spared) = (self.limit - held, self.spared - held);
         self.limit = self.bounds.hold(self.limit);
         self.learn(&working);
-        // What was taken for streams may have been forgotten.
-        let held = if self.streams > 0.0 { held } else { 0.0 };
+        // More may be known of streams than before, or all of them may have been forgotten.
+        let held = self.held();
         (self.limit, self.spared) = (self.limit + held, self.spared + held);
         self.limit = self.bounds.hold(self.limit);
         self.spared = self.spared.max(self.limit);

@@ -34,6 +34,10 @@ impl Limit for Aimd {
         super::WINDOW
     }
 
+    fn heeds_drops(&self) -> bool {
+        true
+    }
+
     fn update(&mut self, window: &Window, _: &mut dyn Random) {
         if window.dropped || window.rtt > TIMEOUT {
             self.limit = (self.limit * BACKOFF).floor();

@@ -9,8 +9,9 @@
 
 use crate::control::counted::{Beat, Counted};
 use crate::control::{Nanos, Random};
-use crate::share::{Pages, ShareError, SharedState};
+use crate::share::{ShareError, SharedState};
 
+use super::gauges::Shares;
 use super::limit::Algorithm;
 use super::measured::Measured;
 use super::{Ended, Settings, Share};
@@ -31,40 +32,41 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// Opens the limit of this name, whose state is this page. `inflight` is the name of the number in flight.
+    /// Opens the limit of those whose number in flight has this name.
     pub fn open(
         Settings { algorithm, levels, .. }: Settings,
         share: &dyn SharedState,
-        (name, inflight): (&str, &str),
-        (pages, page): (Option<Pages>, u32),
+        inflight: &str,
+        measured: Option<Measured>,
     ) -> Result<Self, ShareError> {
         let fixed = match algorithm {
             Algorithm::Fixed(limit) => Some(limit.max(1)),
             _ => None,
         };
-        let measured = match pages {
-            None => None,
-            Some(pages) => Some(Measured::open(algorithm, share, name, (pages, page))?),
-        };
         let inflight = Counted::open(share, inflight, inflight)?;
         Ok(Self { inflight, fixed, levels, measured })
+    }
+
+    /// What is seen is so elsewhere from now on.
+    pub fn measure_with(&mut self, measured: Measured) {
+        self.measured = Some(measured);
     }
 
     /// Takes a place, or none when its share of the limit is taken.
     pub fn acquire(
         &mut self,
-        share: &dyn SharedState,
+        shares: Shares<'_>,
         level: Share,
         worker: u32,
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<bool, ShareError> {
         if let Some(measured) = &mut self.measured {
-            measured.look(share, &self.inflight, now, random)?;
+            measured.look(shares.found, || self.inflight.total(shares.all), now, random)?;
         }
         for _ in 0..ATTEMPTS {
             let limit = self.limit_for(level);
-            let next = match self.inflight.enter(share, worker, |inflight| level.admits(limit, inflight))? {
+            let next = match self.inflight.enter(shares.all, worker, |inflight| level.admits(limit, inflight))? {
                 Ok(inflight) => {
                     if let Some(measured) = &mut self.measured {
                         measured.peak = measured.peak.max(inflight);
@@ -77,8 +79,8 @@ impl Gauge {
                 continue;
             }
             let Some(measured) = &mut self.measured else { return Ok(false) };
-            if !measured.raised(share, next, now)? {
-                measured.refused(share);
+            if !measured.raised(shares.found, next, now)? {
+                measured.refused(shares.found);
                 return Ok(false);
             }
         }
@@ -89,17 +91,17 @@ impl Gauge {
     /// tried: the limit is raised, or has proved too low.
     pub fn waits(
         &mut self,
-        share: &dyn SharedState,
+        shares: Shares<'_>,
         level: Share,
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<(), ShareError> {
-        if self.measured.is_none() || self.free(share, level, now, random)?.is_some() {
+        if self.measured.is_none() || self.free(shares, level, now, random)?.is_some() {
             return Ok(());
         }
         let Some(measured) = &mut self.measured else { return Ok(()) };
-        if !measured.raised(share, self.inflight.total(share).saturating_add(1), now)? {
-            measured.refused(share);
+        if !measured.raised(shares.found, self.inflight.total(shares.all).saturating_add(1), now)? {
+            measured.refused(shares.found);
         }
         Ok(())
     }
@@ -108,15 +110,15 @@ impl Gauge {
     /// another in the next moment is asked for in this way again and again by those who wait, and costs one read.
     pub fn free(
         &mut self,
-        share: &dyn SharedState,
+        shares: Shares<'_>,
         level: Share,
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<Option<(i64, i64)>, ShareError> {
         if let Some(measured) = &mut self.measured {
-            measured.look(share, &self.inflight, now, random)?;
+            measured.look(shares.found, || self.inflight.total(shares.all), now, random)?;
         }
-        let inflight = self.inflight.total(share);
+        let inflight = self.inflight.total(shares.all);
         let admits = level.admits(self.limit_for(level), inflight.saturating_add(1));
         Ok(admits.then(|| (self.inflight.held(), inflight)))
     }
@@ -124,23 +126,23 @@ impl Gauge {
     /// Gives a place back, and tells how its request ended and how long it took.
     pub fn release(
         &mut self,
-        share: &dyn SharedState,
+        shares: Shares<'_>,
         ended: Ended,
         took: Nanos,
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<(), ShareError> {
-        self.inflight.leave(share);
+        self.inflight.leave(shares.all);
         let Some(measured) = &mut self.measured else { return Ok(()) };
-        measured.sample(share, ended, took, now);
-        measured.look(share, &self.inflight, now, random)
+        measured.sample(shares.found, ended, took, now);
+        measured.look(shares.found, || self.inflight.total(shares.all), now, random)
     }
 
     /// What time alone changes.
-    pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<(), ShareError> {
+    pub fn tick(&mut self, shares: Shares<'_>, now: Nanos, random: &mut dyn Random) -> Result<(), ShareError> {
         let Some(measured) = &mut self.measured else { return Ok(()) };
-        measured.flush(share);
-        measured.look(share, &self.inflight, now, random)
+        measured.flush(shares.found);
+        measured.look(shares.found, || self.inflight.total(shares.all), now, random)
     }
 
     fn limit_for(&self, level: Share) -> u32 {

@@ -1,6 +1,8 @@
 //! What a limit algorithm is: a window of samples in, a new limit out. No algorithm knows how samples are taken or
 //! how a limit is enforced.
 
+use std::ops::{Deref, DerefMut};
+
 use crate::control::{Nanos, Random};
 
 use super::adaptive::Adaptive;
@@ -57,8 +59,14 @@ impl Bounds {
 
 /// An algorithm that finds a limit.
 pub trait Limit {
-    /// How long the next window is to last at least. It goes on until it has [`SAMPLES`] samples.
+    /// How long the next window is to last at least. It goes on until it has [`SAMPLES`] samples, or as many drops where
+    /// those are heeded.
     fn period(&self) -> Nanos;
+
+    /// Whether drops tell as much as answers do: so many of them make a window, too.
+    fn heeds_drops(&self) -> bool {
+        false
+    }
 
     /// Learns from a window.
     fn update(&mut self, window: &Window, random: &mut dyn Random);
@@ -119,20 +127,61 @@ impl Algorithm {
     }
 
     /// The algorithm with a state kept earlier, or at its start when that is all zeros.
-    pub fn restore(self, words: &Words) -> Box<dyn Limit> {
+    pub fn restore(self, words: &Words) -> State {
         match self {
-            Self::Fixed(limit) => Box::new(Fixed(limit.max(1))),
-            Self::Adaptive(bounds) => Box::new(Adaptive::restore(bounds, words)),
-            Self::Gradient2(bounds) => Box::new(Gradient2::restore(bounds, words)),
-            Self::Vegas(bounds) => Box::new(Vegas::restore(bounds, words)),
-            Self::Aimd(bounds) => Box::new(Aimd::restore(bounds, words)),
+            Self::Fixed(limit) => State::Fixed(Fixed(limit.max(1))),
+            Self::Adaptive(bounds) => State::Adaptive(Adaptive::restore(bounds, words)),
+            Self::Gradient2(bounds) => State::Gradient2(Gradient2::restore(bounds, words)),
+            Self::Vegas(bounds) => State::Vegas(Vegas::restore(bounds, words)),
+            Self::Aimd(bounds) => State::Aimd(Aimd::restore(bounds, words)),
+        }
+    }
+}
+
+/// An algorithm and what it has learnt, without an allocation: it is read from its page at the end of each window.
+#[derive(Debug)]
+pub enum State {
+    /// See [`Algorithm::Fixed`], and so on.
+    Fixed(Fixed),
+    /// Tidegate's own.
+    Adaptive(Adaptive),
+    /// Latency gradient against a long-term average.
+    Gradient2(Gradient2),
+    /// Estimated queue length.
+    Vegas(Vegas),
+    /// Additive increase, multiplicative decrease.
+    Aimd(Aimd),
+}
+
+impl Deref for State {
+    type Target = dyn Limit;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Fixed(limit) => limit,
+            Self::Adaptive(limit) => limit,
+            Self::Gradient2(limit) => limit,
+            Self::Vegas(limit) => limit,
+            Self::Aimd(limit) => limit,
+        }
+    }
+}
+
+impl DerefMut for State {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Self::Fixed(limit) => limit,
+            Self::Adaptive(limit) => limit,
+            Self::Gradient2(limit) => limit,
+            Self::Vegas(limit) => limit,
+            Self::Aimd(limit) => limit,
         }
     }
 }
 
 /// A limit that learns nothing, measured for the latency.
 #[derive(Debug)]
-struct Fixed(u32);
+pub struct Fixed(u32);
 
 impl Limit for Fixed {
     fn period(&self) -> Nanos {

@@ -5,12 +5,12 @@
 //! page, through the algorithm, and stores page and limit by compare-and-set. A worker that loses finds the work
 //! done. So a request costs five additions and two reads at most, a worker one page each window.
 
-use crate::control::counted::Counted;
 use crate::control::{Nanos, Random};
-use crate::share::{Cell, Pages, ShareError, SharedState};
+use crate::share::{Cell, ShareError, SharedState};
 
 use super::Ended;
 use super::limit::{Algorithm, LONGEST, Limit, SAMPLES, WORDS, Window, Words};
+use super::record::{Page, Record, Sums, since};
 
 /// Samples are added to the shared numbers when so many are there, or the first of them is so old.
 const BATCH: u64 = 16;
@@ -19,13 +19,6 @@ const BATCH_AGE: Nanos = 5_000_000;
 /// A sample counts as so many times what is usual at most: a stream that ends after hours tells nothing of how long work
 /// takes, and work that takes longer by then is so known some windows later.
 const MOST: u64 = 10;
-
-/// Words of the page before those of the algorithm.
-const HEAD: usize = 8;
-const PAGE: usize = (HEAD + WORDS) * 8;
-
-/// What has been added up since the beginning, in the order of [`Totals`].
-type Sums = [i64; 6];
 
 /// Numbers that all workers add to.
 #[derive(Debug, Clone, Copy)]
@@ -45,27 +38,13 @@ impl Totals {
     }
 }
 
-/// The page, read.
-struct Record {
-    start: Nanos,
-    /// Totals at the window's start.
-    samples: i64,
-    microseconds: i64,
-    dropped: i64,
-    full: i64,
-    refused: i64,
-    left: i64,
-    /// Mean latency of the last window with samples; 0 if there was none.
-    usual: Nanos,
-    words: Words,
-}
-
 /// A limit that is measured.
 #[derive(Debug)]
 pub(super) struct Measured {
     totals: Totals,
-    page: u32,
-    pages: Pages,
+    page: Page,
+    /// See [`Record::base`].
+    base: i64,
     algorithm: Algorithm,
     /// When this worker looks at the page again.
     look_at: Nanos,
@@ -98,11 +77,6 @@ struct Batch {
     since: Nanos,
 }
 
-/// Pages for so many limits.
-pub(super) fn pages(share: &dyn SharedState, name: &str, count: u32) -> Result<Pages, ShareError> {
-    share.pages(&format!("{name}.limits"), count, &[0; PAGE])
-}
-
 impl Batch {
     fn flush(&mut self, share: &dyn SharedState, totals: &Totals) {
         let batch = std::mem::take(self);
@@ -131,13 +105,8 @@ impl Measured {
         share.add(self.totals.refused, 1);
     }
 
-    /// Opens what is seen of the limit of this name, whose state is this page.
-    pub fn open(
-        algorithm: Algorithm,
-        share: &dyn SharedState,
-        name: &str,
-        (pages, page): (Pages, u32),
-    ) -> Result<Self, ShareError> {
+    /// Opens what is seen of the limit of this name, whose state is this page in this epoch.
+    pub fn open(algorithm: Algorithm, share: &dyn SharedState, name: &str, page: Page) -> Result<Self, ShareError> {
         let cell = |what: &str| share.cell(&format!("{name}.{what}"));
         let totals = Totals {
             limit: cell("limit")?,
@@ -151,7 +120,7 @@ impl Measured {
         let mut measured = Self {
             totals,
             page,
-            pages,
+            base: 0,
             algorithm,
             look_at: 0,
             limit: 0,
@@ -170,25 +139,21 @@ impl Measured {
 
     /// Writes the algorithm's first state if nobody has.
     fn begin(&mut self, share: &dyn SharedState) -> Result<(), ShareError> {
-        let mut bytes = [0; PAGE];
         loop {
-            let version = share.load(self.pages, self.page, &mut bytes)?;
-            let mut record = Record::decode(&bytes);
+            let (mut record, version) = self.page.load(share)?;
             let state = self.algorithm.restore(&record.words);
-            if record.words != [0; WORDS] {
-                self.heed(&record, &*state);
-                return Ok(());
-            }
-            record.words = state.words();
-            match share.store(self.pages, self.page, &record.encode(), version) {
-                Ok(()) => {
-                    share.add(self.totals.limit, i64::from(state.limit()));
-                    self.heed(&record, &*state);
-                    return Ok(());
+            if record.words == [0; WORDS] {
+                record.words = state.words();
+                record.base = share.read(self.totals.limit).saturating_sub(i64::from(state.limit()));
+                match self.page.store(share, &record, version) {
+                    Ok(()) => {}
+                    Err(ShareError::Conflict) => continue,
+                    Err(error) => return Err(error),
                 }
-                Err(ShareError::Conflict) => {}
-                Err(error) => return Err(error),
             }
+            self.base = record.base;
+            self.heed(&record, &*state);
+            return Ok(());
         }
     }
 
@@ -251,7 +216,7 @@ impl Measured {
     pub fn look(
         &mut self,
         share: &dyn SharedState,
-        inflight: &Counted,
+        inflight: impl FnOnce() -> i64,
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<(), ShareError> {
@@ -259,10 +224,9 @@ impl Measured {
             return Ok(());
         }
         self.flush(share);
-        let mut bytes = [0; PAGE];
-        let version = share.load(self.pages, self.page, &mut bytes)?;
-        let mut record = Record::decode(&bytes);
+        let (mut record, version) = self.page.load(share)?;
         let mut state = self.algorithm.restore(&record.words);
+        let before = record.words;
         let totals = self.totals.read(share);
         let period = state.period();
         let lasted = now.saturating_sub(record.start);
@@ -271,8 +235,11 @@ impl Measured {
             record.begin(now, totals);
             self.silent = true;
         } else {
-            let samples = u64::try_from(totals[0].saturating_sub(record.samples)).unwrap_or(0);
-            let over = lasted >= period && (samples >= SAMPLES || lasted >= period.saturating_mul(LONGEST));
+            let samples = since(totals[0], record.samples);
+            // Who is refused at once by the upstream is no sample. Of a drop that took as long as work does there is one, too.
+            let drops = if state.heeds_drops() { since(totals[2], record.dropped) } else { 0 };
+            let told = samples.max(drops) >= SAMPLES;
+            let over = lasted >= period && (told || lasted >= period.saturating_mul(LONGEST));
             if !over {
                 let was_silent = self.silent;
                 self.silent = samples == 0 && (was_silent || lasted >= period);
@@ -286,7 +253,7 @@ impl Measured {
                     now.saturating_add(period / 8).max(self.look_at.min(record.start.saturating_add(period)));
                 return Ok(());
             }
-            let window = self.window(&record, totals, lasted, inflight.total(share), state.limit());
+            let window = self.window(&record, totals, lasted, inflight(), state.limit());
             state.update(&window, random);
             record.begin(now, totals);
             self.silent = window.rtt == 0;
@@ -295,8 +262,7 @@ impl Measured {
             }
             record.words = state.words();
         }
-        let before = Record::decode(&bytes).words;
-        match share.store(self.pages, self.page, &record.encode(), version) {
+        match self.page.store(share, &record, version) {
             Ok(()) => {
                 self.publish(share, &before, &*state);
                 self.peak = 0;
@@ -312,7 +278,6 @@ impl Measured {
     /// What was seen since the window began.
     fn window(&self, record: &Record, totals: Sums, duration: Nanos, inflight: i64, limit: u32) -> Window {
         let [samples, microseconds, dropped, full, refused, left] = totals;
-        let since = |now: i64, then: i64| u64::try_from(now.saturating_sub(then)).unwrap_or(0);
         let samples = since(samples, record.samples);
         let microseconds = since(microseconds, record.microseconds);
         let full = full > record.full;
@@ -343,7 +308,8 @@ impl Measured {
     /// Whether the limit is higher than this worker thought, or was raised now for a request that found so many in
     /// flight.
     pub fn raised(&mut self, share: &dyn SharedState, inflight: i64, now: Nanos) -> Result<bool, ShareError> {
-        let limit = u32::try_from(share.read(self.totals.limit)).unwrap_or(0).max(1);
+        let limit = share.read(self.totals.limit).saturating_sub(self.base);
+        let limit = u32::try_from(limit).unwrap_or(0).max(1);
         let before = std::mem::replace(&mut self.limit, limit);
         if limit > before {
             return Ok(true);
@@ -351,9 +317,7 @@ impl Measured {
         if !self.stretches {
             return Ok(false);
         }
-        let mut bytes = [0; PAGE];
-        let version = share.load(self.pages, self.page, &mut bytes)?;
-        let mut record = Record::decode(&bytes);
+        let (mut record, version) = self.page.load(share)?;
         let mut state = self.algorithm.restore(&record.words);
         let before = record.words;
         let lasted = now.saturating_sub(record.start);
@@ -364,7 +328,7 @@ impl Measured {
             self.stretches = false;
             return Ok(false);
         }
-        match share.store(self.pages, self.page, &record.encode(), version) {
+        match self.page.store(share, &record, version) {
             Ok(()) => {
                 self.publish(share, &before, &*state);
                 let raised = state.limit() > limit;
@@ -378,35 +342,5 @@ impl Measured {
             Err(ShareError::Conflict) => Ok(true),
             Err(error) => Err(error),
         }
-    }
-}
-
-impl Record {
-    fn begin(&mut self, now: Nanos, [samples, microseconds, dropped, full, refused, left]: Sums) {
-        (self.start, self.samples, self.microseconds, self.dropped) = (now, samples, microseconds, dropped);
-        (self.full, self.refused, self.left) = (full, refused, left);
-    }
-
-    fn decode(bytes: &[u8; PAGE]) -> Self {
-        let (words, _) = bytes.as_chunks::<8>();
-        let mut words = words.iter().copied().map(u64::from_le_bytes);
-        let mut next = || words.next().unwrap_or(0);
-        let (start, samples, microseconds) = (next(), next().cast_signed(), next().cast_signed());
-        let (dropped, full, refused) = (next().cast_signed(), next().cast_signed(), next().cast_signed());
-        let (left, usual) = (next().cast_signed(), next());
-        let words = std::array::from_fn(|_| next());
-        Self { start, samples, microseconds, dropped, full, refused, left, usual, words }
-    }
-
-    fn encode(&self) -> [u8; PAGE] {
-        let sums = [self.samples, self.microseconds, self.dropped, self.full, self.refused, self.left];
-        let numbers = sums.map(i64::cast_unsigned);
-        let words = [self.start].into_iter().chain(numbers).chain([self.usual]).chain(self.words);
-        let mut bytes = [0; PAGE];
-        let (chunks, _) = bytes.as_chunks_mut::<8>();
-        for (chunk, word) in chunks.iter_mut().zip(words) {
-            *chunk = word.to_le_bytes();
-        }
-        bytes
     }
 }

@@ -17,20 +17,23 @@
 pub mod adaptive;
 pub mod aimd;
 mod gauge;
+mod gauges;
 pub mod gradient2;
 pub mod limit;
 mod measured;
+mod record;
 pub mod vegas;
 
 #[cfg(test)]
 mod fixtures;
 
 use self::gauge::Gauge;
+use self::gauges::Gauges;
 use super::counted::Beat;
 use super::directory::Directory;
 use super::workers::Workers;
 use super::{Nanos, Random};
-use crate::share::{Pages, ShareError, SharedState};
+use crate::share::{ShareError, SharedState};
 
 pub use self::limit::{Algorithm, Bounds, Limit, Window};
 
@@ -93,6 +96,12 @@ pub struct Settings {
     pub levels: bool,
 }
 
+impl Settings {
+    fn bounded(self) -> Self {
+        Self { max_keys: self.max_keys.min(MAX_KEYS), ..self }
+    }
+}
+
 /// A place in flight. It must go back through [`ConcurrencyLimits::release`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a place that is not released is lost"]
@@ -108,52 +117,69 @@ impl Place {
 /// The concurrency limits of one policy, as one worker sees them.
 #[derive(Debug)]
 pub struct ConcurrencyLimits {
-    settings: Settings,
-    name: String,
-    inflight: String,
-    pages: Option<Pages>,
+    gauges: Gauges,
     directory: Option<Directory>,
-    /// Who holds places in limits with a key, or waits for places.
-    workers: Workers,
-    /// Who holds places where there is no key. Under the name of the number in flight, as that number is: what a worker
-    /// holds that dies is taken back by workers whose limit has other settings by then.
-    holders: Option<Workers>,
-    /// By slot; `None` where this worker has not seen the key.
-    gauges: Vec<Option<Box<Gauge>>>,
+    /// Who holds places. Under the name of the number in flight, as keys are: what a worker holds that dies is taken back by
+    /// workers whose limits have other settings by then.
+    holders: Workers,
     errors: u64,
     corrected: i64,
 }
 
 impl ConcurrencyLimits {
-    /// Opens the limits of this name. At configure time: it creates their shared pages, one of 1 KiB, and where
-    /// limits are measured one a key of about 200 bytes. Without a key, `inflight` names the number in flight, and another
-    /// page of 1 KiB: limits with different settings may share them.
+    /// Opens the limits of this name. At configure time: it creates their shared pages, one of 4 KiB, and where
+    /// limits are measured one a key of about 200 bytes. `inflight` names what is in flight, which limits with different
+    /// settings may share that have the same keys.
     ///
     /// # Errors
     /// [`ShareError`] where numbers or pages are not shared; open them in [`crate::share::Memory`] then, per worker.
     pub fn new(settings: Settings, share: &dyn SharedState, name: &str, inflight: &str) -> Result<Self, ShareError> {
-        let settings = Settings { max_keys: settings.max_keys.min(MAX_KEYS), ..settings };
-        let measures = settings.measure || !matches!(settings.algorithm, Algorithm::Fixed(_));
-        let count = settings.max_keys.saturating_add(1);
-        let pages = if measures { Some(measured::pages(share, name, count)?) } else { None };
-        let keyed = settings.max_keys > 0;
-        let directory = if keyed { Some(Directory::open(share, name, settings.max_keys, 0)?) } else { None };
-        let mut limits = Self {
-            settings,
-            name: name.to_owned(),
-            inflight: inflight.to_owned(),
-            pages,
-            directory,
-            workers: Workers::open(share, name)?,
-            holders: if keyed { None } else { Some(Workers::open(share, inflight)?) },
-            gauges: Vec::new(),
-            errors: 0,
-            corrected: 0,
-        };
-        if !keyed {
-            limits.open(share, SlotId::ONLY)?;
+        let gauges = Gauges::new(settings.bounded(), share, name, inflight.to_owned())?;
+        Self::with(gauges, share, inflight)
+    }
+
+    /// The same where settings change and the host never forgets a name: those with the same `owner`, a digest of the settings,
+    /// find limits together, and others of the same number in flight have a place of their own. A place that nobody uses any
+    /// more is used again. [`tick`](Self::tick) tells that this one is in use.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn reusing(
+        settings: Settings,
+        share: &dyn SharedState,
+        inflight: &str,
+        owner: u64,
+        now: Nanos,
+    ) -> Result<Self, ShareError> {
+        let place = format!("{inflight}/limits");
+        let gauges = Gauges::reusing(settings.bounded(), share, (place, owner), inflight.to_owned(), now)?;
+        Self::with(gauges, share, inflight)
+    }
+
+    fn with(gauges: Gauges, share: &dyn SharedState, inflight: &str) -> Result<Self, ShareError> {
+        let max_keys = gauges.settings.max_keys;
+        let directory = if max_keys > 0 { Some(Directory::open(share, inflight, max_keys, 0)?) } else { None };
+        let holders = Workers::open(share, inflight)?;
+        let mut limits = Self { gauges, directory, holders, errors: 0, corrected: 0 };
+        if max_keys == 0 {
+            limits.gauges.open(share, SlotId::ONLY)?;
         }
         Ok(limits)
+    }
+
+    /// The name of the place that these limits have now, for what goes with them.
+    pub fn place(&self) -> String {
+        self.gauges.place()
+    }
+
+    /// Nobody on this worker uses them any more.
+    pub fn release_place(&self, share: &dyn SharedState, now: Nanos) {
+        self.gauges.release(share, now);
+    }
+
+    /// Whether each worker finds limits by itself, if that has changed since this was last asked.
+    pub fn take_news(&mut self) -> Option<bool> {
+        self.gauges.take_news()
     }
 
     /// The limit of a key, by the key's hash (keyed, so that nobody can choose two keys of one hash). A known key costs
@@ -164,7 +190,7 @@ impl ConcurrencyLimits {
             Ok(slot) => SlotId(slot),
             Err(_) => {
                 self.errors = self.errors.saturating_add(1);
-                SlotId(self.settings.max_keys)
+                SlotId(self.gauges.settings.max_keys)
             }
         }
     }
@@ -179,11 +205,16 @@ impl ConcurrencyLimits {
         now: Nanos,
         random: &mut dyn Random,
     ) -> Option<Place> {
-        let worker = self.holders.as_mut().unwrap_or(&mut self.workers).own(share, random);
-        let admitted = worker.and_then(|worker| {
-            let gauge = self.open(share, slot)?;
-            gauge.acquire(share, level, worker, now, random)
-        });
+        let worker = self.holders.own(share, random);
+        let mut acquire = |gauges: &mut Gauges, worker| {
+            let (gauge, shares) = gauges.open(share, slot)?;
+            gauge.acquire(shares, level, worker, now, random)
+        };
+        let mut admitted = worker.and_then(|worker| acquire(&mut self.gauges, worker));
+        // Its pages may be another's by now.
+        if admitted.is_err() && self.gauges.recover(share, now) {
+            admitted = worker.and_then(|worker| acquire(&mut self.gauges, worker));
+        }
         match admitted {
             Ok(true) => Some(Place(slot)),
             Ok(false) => None,
@@ -205,14 +236,16 @@ impl ConcurrencyLimits {
         random: &mut dyn Random,
     ) -> Option<(i64, i64)> {
         // Where shared state fails, taking a place does too, and is what counts the error.
-        let free = self.open(share, slot).and_then(|gauge| gauge.free(share, level, now, random));
+        let gauge = self.gauges.open(share, slot);
+        let free = gauge.and_then(|(gauge, shares)| gauge.free(shares, level, now, random));
         free.unwrap_or(Some((0, 0)))
     }
 
     /// A request of a level does not ask for a place, since others go before it: a limit that is found learns of it as of one
     /// that asked, or it would stay where it was for as long as somebody waits.
     pub fn waits(&mut self, share: &dyn SharedState, slot: SlotId, level: Share, now: Nanos, random: &mut dyn Random) {
-        if self.open(share, slot).and_then(|gauge| gauge.waits(share, level, now, random)).is_err() {
+        let gauge = self.gauges.open(share, slot);
+        if gauge.and_then(|(gauge, shares)| gauge.waits(shares, level, now, random)).is_err() {
             self.errors = self.errors.saturating_add(1);
         }
     }
@@ -227,43 +260,35 @@ impl ConcurrencyLimits {
         now: Nanos,
         random: &mut dyn Random,
     ) {
-        if let Some(gauge) = self.gauge_mut(place.0)
-            && gauge.release(share, ended, took, now, random).is_err()
+        if let Some((gauge, shares)) = self.gauges.seen(share, place.0)
+            && gauge.release(shares, ended, took, now, random).is_err()
         {
             self.errors = self.errors.saturating_add(1);
         }
     }
 
     /// What time alone changes: samples are handed on, windows end, what dead workers held is taken back. To be called
-    /// every half second or more often, by every worker, also by one without traffic. What it found of those that wait is for
-    /// the queue.
-    pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Beat {
-        for gauge in self.gauges.iter_mut().flatten() {
-            if gauge.tick(share, now, random).is_err() {
-                self.errors = self.errors.saturating_add(1);
-            }
+    /// every half second or more often, by every worker, also by one without traffic.
+    pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) {
+        let kept = self.gauges.keep(share, now);
+        let (gauges, shares) = self.gauges.each(share);
+        let failed = gauges.map(|gauge| gauge.tick(shares, now, random)).filter(Result::is_err).count();
+        let holding = self.holders.beat(share, now, random).and_then(|beat| self.heed(share, &beat));
+        for failed in [u64::try_from(failed).unwrap_or(u64::MAX), u64::from(kept.is_err()), u64::from(holding.is_err())]
+        {
+            self.errors = self.errors.saturating_add(failed);
         }
-        let waiting = self.workers.beat(share, now, random);
-        let holding = self.holders.as_mut().map(|holders| holders.beat(share, now, random));
-        let heeded = match (&waiting, holding) {
-            (_, Some(holding)) => holding.and_then(|holding| self.heed(share, &holding)),
-            (Ok(waiting), None) => self.heed(share, waiting),
-            (Err(_), None) => Ok(()),
-        };
-        let failed = u64::from(waiting.is_err()).saturating_add(u64::from(heeded.is_err()));
-        self.errors = self.errors.saturating_add(failed);
-        waiting.unwrap_or_default()
     }
 
     fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<(), ShareError> {
         if !beat.dead.is_empty() {
             // The dead may have held places of limits this worker has not seen.
             for slot in self.slots(share)? {
-                self.open(share, slot)?;
+                self.gauges.open(share, slot)?;
             }
         }
         if *beat != Beat::default() {
-            for gauge in self.gauges.iter_mut().flatten() {
+            for gauge in self.gauges.each(share).0 {
                 self.corrected = self.corrected.saturating_add(gauge.heed(share, beat)?);
             }
         }
@@ -279,79 +304,44 @@ impl ConcurrencyLimits {
             None => 0,
             Some(directory) => directory.taken(share)?,
         };
-        Ok((0..keys).chain([self.settings.max_keys]).map(SlotId))
-    }
-
-    /// As whom this worker counts, for [`super::queue::Queue::push`].
-    ///
-    /// # Errors
-    /// Those of the shared page that tells workers apart.
-    pub fn worker(&mut self, share: &dyn SharedState, random: &mut dyn Random) -> Result<u32, ShareError> {
-        self.workers.own(share, random)
+        Ok((0..keys).chain([self.gauges.settings.max_keys]).map(SlotId))
     }
 
     /// The lowest of the present limits this worker has seen; what they begin with before it has seen any.
     pub fn lowest(&self) -> u32 {
-        let limits = self.gauges.iter().flatten().map(|gauge| gauge.limit());
-        limits.min().unwrap_or_else(|| self.settings.algorithm.initial())
+        let limits = self.gauges.iter().map(Gauge::limit);
+        limits.min().unwrap_or_else(|| self.gauges.settings.algorithm.initial())
     }
 
     /// The present limit.
     pub fn limit(&self, slot: SlotId) -> u32 {
-        self.gauge(slot).map_or(0, Gauge::limit)
+        self.gauges.get(slot).map_or(0, Gauge::limit)
     }
 
     /// Requests in flight, over all workers and all limits this worker has seen.
     pub fn inflight(&self, share: &dyn SharedState) -> i64 {
-        self.gauges.iter().flatten().map(|gauge| gauge.inflight(share)).fold(0, i64::saturating_add)
+        self.gauges.iter().map(|gauge| gauge.inflight(share)).fold(0, i64::saturating_add)
     }
 
     /// How long requests took lately, over all workers; `None` before anything was measured.
     pub fn usual_latency(&self, slot: SlotId) -> Option<Nanos> {
-        self.gauge(slot)?.usual()
+        self.gauges.get(slot)?.usual()
     }
 
     /// Whether a request that would be refused for [`usual_latency`](Self::usual_latency) is to be let through, since nothing
     /// has been measured lately: one a second at each worker.
     pub fn tries(&mut self, slot: SlotId, now: Nanos) -> bool {
-        self.gauge_mut(slot).is_some_and(|gauge| gauge.tries(now))
+        self.gauges.get_mut(slot).is_some_and(|gauge| gauge.tries(now))
     }
 
     /// How often shared state failed since the last time this was asked.
     pub fn take_errors(&mut self) -> u64 {
-        std::mem::take(&mut self.errors)
+        std::mem::take(&mut self.errors).saturating_add(self.gauges.take_missed())
     }
 
     /// By how much in-flight was changed for workers' deaths since the last time this was asked.
     pub fn take_corrected(&mut self) -> i64 {
         std::mem::take(&mut self.corrected)
-    }
-
-    fn gauge(&self, slot: SlotId) -> Option<&Gauge> {
-        self.gauges.get(usize::try_from(slot.0).ok()?)?.as_deref()
-    }
-
-    fn gauge_mut(&mut self, slot: SlotId) -> Option<&mut Gauge> {
-        self.gauges.get_mut(usize::try_from(slot.0).ok()?)?.as_deref_mut()
-    }
-
-    fn open(&mut self, share: &dyn SharedState, slot: SlotId) -> Result<&mut Gauge, ShareError> {
-        let at = usize::try_from(slot.0).unwrap_or(usize::MAX);
-        if self.gauges.len() <= at {
-            self.gauges.resize_with(at.saturating_add(1), || None);
-        }
-        let Some(place) = self.gauges.get_mut(at) else { return Err(ShareError::Unavailable) };
-        match place {
-            Some(gauge) => Ok(gauge),
-            None => {
-                let name = format!("{}.{}", self.name, slot.0);
-                let own = format!("{name}.inflight");
-                let inflight = if self.settings.max_keys == 0 { &self.inflight } else { &own };
-                let pages = (self.pages, slot.0);
-                let gauge = Gauge::open(self.settings, share, (&name, inflight), pages)?;
-                Ok(place.insert(Box::new(gauge)))
-            }
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! TCP Vegas: from the least latency ever seen it estimates how many of those in flight are waiting, and keeps
 //! that number between two bounds that grow with the logarithm of the limit.
 //!
-//! After Netflix concurrency-limits, `VegasLimit`. The least latency is forgotten now and then (after some thirty
-//! limits' worth of updates); if it is learnt anew under load, the limit drifts up. Where latencies scatter, their
-//! least is far below the mean, and the limit stays too low.
+//! After Netflix concurrency-limits, `VegasLimit`. A drop takes a step off, as there; one that came quicker than work is done
+//! has no part in latencies here. The least latency is forgotten now and then (after some thirty limits' worth of updates);
+//! if it is learnt anew under load, the limit drifts up. Where latencies scatter, their least is far below the mean, and
+//! the limit stays too low.
 
 use super::limit::{Bounds, Limit, Window, Words, pack, unpack, whole};
 use crate::control::{Nanos, Random};
@@ -47,6 +48,10 @@ impl Vegas {
         if limit == 0.0 { fresh } else { Self { limit: bounds.hold(limit), no_load, updates, jitter, ..fresh } }
     }
 
+    fn go_to(&mut self, next: f64) {
+        self.limit += self.smoothing * (self.bounds.hold(next) - self.limit);
+    }
+
     fn next(&self, rtt: f64, window: &Window) -> f64 {
         let queue = (self.limit * (1.0 - self.no_load / rtt)).ceil();
         let step = log(self.limit);
@@ -72,8 +77,16 @@ impl Limit for Vegas {
         super::WINDOW
     }
 
+    fn heeds_drops(&self) -> bool {
+        true
+    }
+
     fn update(&mut self, window: &Window, random: &mut dyn Random) {
         if window.rtt == 0 {
+            // Drops that came quicker than work is done have no latency to judge, and are heeded all the same.
+            if window.dropped {
+                self.go_to((self.decrease)(self.limit));
+            }
             return;
         }
         let rtt = window.rtt as f64;
@@ -86,8 +99,7 @@ impl Limit for Vegas {
         } else if self.no_load == 0.0 || rtt < self.no_load {
             self.no_load = rtt;
         } else {
-            let next = self.bounds.hold(self.next(rtt, window));
-            self.limit += self.smoothing * (next - self.limit);
+            self.go_to(self.next(rtt, window));
         }
     }
 
@@ -144,6 +156,28 @@ mod tests {
         let mut limit = vegas(10_000, 20_000);
         assert_eq!(see(&mut limit, 10_000 * MS, 5_000), 10_000);
         assert_eq!(see(&mut limit, 10_000 * MS, 6_000), 10_024);
+    }
+
+    /// As published a drop takes the decrease function's step off; that it had no latency to tell is ours.
+    #[test]
+    fn a_drop_takes_a_step_off_and_a_window_with_nothing_else_does_so_too() {
+        for rtt in [14 * MS, 0] {
+            let after = |dropped| {
+                let mut limit = vegas(200, 1000);
+                see(&mut limit, 10 * MS, 10);
+                limit.update(&Window { rtt, peak: 10, dropped, ..Window::default() }, &mut Fixed(0));
+                (limit.limit(), limit.no_load)
+            };
+            assert_eq!((after(true), after(false)), ((198, 10e6), (200, 10e6)), "{rtt}");
+        }
+        let mut limit = vegas(3, 10);
+        let least: Vec<_> = (0..4)
+            .map(|_| {
+                limit.update(&Window { dropped: true, ..Window::default() }, &mut Fixed(0));
+                limit.limit()
+            })
+            .collect();
+        assert_eq!(least, [2, 1, 1, 1]);
     }
 
     #[test]

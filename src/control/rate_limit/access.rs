@@ -14,16 +14,16 @@ pub const ATTEMPTS: u32 = 128;
 pub(super) struct Slots {
     table: SlotTable,
     page: Page,
-    /// What `page` is a copy of, if a check has just loaded it.
-    loaded: Option<Loaded>,
+    /// What a check has just found in `page`.
+    found: Option<Checked>,
     /// Which of the owners of these pages this is.
     epoch: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Loaded {
-    page: u32,
-    version: Version,
+#[derive(Debug, Clone, Copy)]
+struct Checked {
+    slot: Slot,
+    key: KeyHash,
     at: Nanos,
 }
 
@@ -48,6 +48,7 @@ pub(super) struct Target {
 }
 
 /// A slot of the page that is loaded.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Slot {
     address: Address,
     version: Version,
@@ -73,7 +74,7 @@ pub(super) enum Step<T> {
 }
 
 /// What a page remembers of all its slots together.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
     /// The newest reading of the clock that any worker brought.
     pub newest: Nanos,
@@ -89,16 +90,17 @@ pub(super) struct Header {
 impl Slots {
     pub fn new(table: SlotTable, epoch: u64) -> Self {
         let page = table.page();
-        Self { table, page, loaded: None, epoch }
+        Self { table, page, found: None, epoch }
     }
 
     pub fn shared_bytes(&self) -> u64 {
         self.table.shared_bytes()
     }
 
-    /// The page of this slot, just looked at, serves the next look at the same time.
-    pub fn keep(&mut self, slot: &Slot, now: Nanos) {
-        self.loaded = Some(Loaded { page: slot.address.page, version: slot.version, at: now });
+    /// This slot, just looked at, serves the next look of the same key at the same time. What is in the overflow budget is
+    /// not kept: the key may have found a slot.
+    pub fn keep(&mut self, slot: Slot, target: Target) {
+        self.found = (!slot.overflow).then_some(Checked { slot, key: target.key, at: target.now });
     }
 
     /// Looks at the target's slot and stores what `decide` makes of it, again for as long as other workers are first.
@@ -128,13 +130,16 @@ impl Slots {
 
     /// Loads the page with the target's slot.
     pub fn look(&mut self, share: &dyn SharedState, target: Target) -> Result<Slot, NotMade> {
-        let loaded = self.loaded.take();
+        let found = self.found.take();
         if target.scope != Scope::Overflow {
+            if let Some(found) = found
+                && found.key == target.key
+                && found.at == target.now
+            {
+                return Ok(found.slot);
+            }
             let page = self.table.home(target.key.place);
-            let version = match loaded {
-                Some(loaded) if loaded.page == page && loaded.at == target.now => loaded.version,
-                _ => self.load(share, page)?,
-            };
+            let version = self.load(share, page)?;
             let header = self.header();
             let found = self.page.find(target.key.fingerprint, header.newest.max(target.now));
             let (slot, words) = match found {

@@ -8,7 +8,7 @@
 //! The state is what has been used from the current window on, and the time at which nothing is left of that. The
 //! window it was counted in follows from both.
 
-use super::rule::{Mark, Rule, Since};
+use super::rule::{Mark, Rule, Since, window_has_passed};
 use super::{Nanos, Quota};
 use crate::share::Words;
 
@@ -81,7 +81,7 @@ impl Rule for FixedWindow {
     }
 
     fn has_passed(&self, _cost: u64, at: Nanos, now: Nanos) -> bool {
-        at / self.period < now / self.period
+        window_has_passed(self.period, at, now)
     }
 
     /// Nothing is due once the window has ended, nor once a later request has been given a time that follows from this

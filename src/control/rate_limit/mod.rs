@@ -163,7 +163,7 @@ impl RateLimiter {
             slot = self.slots.look(Tenant::share_of(&self.tenant, share), target);
         }
         let (Ok(slot), Some(rule)) = (slot, self.rules.get(quota)) else { return Ok(self.unknown(quota)) };
-        self.slots.keep(&slot, now);
+        self.slots.keep(slot, target);
         let time = slot.time(now);
         let budget = budget(rule.as_ref(), &slot.words, slot.overflow, time);
         match rule.wait(&slot.words, cost, time) {

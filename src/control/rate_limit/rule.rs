@@ -29,6 +29,11 @@ pub(super) trait Rule: Debug + Send {
     fn give_back(&self, words: &mut Words, cost: u64, mark: Mark, since: Since) -> Nanos;
 }
 
+/// [`Rule::has_passed`] where each charge is one for a window of time.
+pub(super) fn window_has_passed(period: Nanos, at: Nanos, now: Nanos) -> bool {
+    at / period < now / period
+}
+
 /// Where in the algorithm's time a charge lies: the token bucket's tick, or the number of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark(pub u128);

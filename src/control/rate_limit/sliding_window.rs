@@ -11,7 +11,7 @@
 //! As with the fixed window, what is charged beyond the count counts in the next window. The state is both counts and
 //! the time at which nothing is left of them; the window they were counted in follows from these.
 
-use super::rule::{Mark, Rule, Since};
+use super::rule::{Mark, Rule, Since, window_has_passed};
 use super::{Nanos, Quota};
 use crate::share::Words;
 
@@ -129,7 +129,7 @@ impl Rule for SlidingWindow {
     }
 
     fn has_passed(&self, _cost: u64, at: Nanos, now: Nanos) -> bool {
-        at / self.period < now / self.period
+        window_has_passed(self.period, at, now)
     }
 
     /// Nothing is due once the window has faded, nor once a later request has been given a time that follows from this

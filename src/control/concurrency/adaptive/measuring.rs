@@ -6,7 +6,7 @@ use crate::control::concurrency::limit::Window;
 /// Two measurements agree that are no further apart than this.
 const AGREES: f64 = 0.75;
 /// Part of the start that is in flight at least in a measurement at a blind start.
-const LEAST: f64 = 0.25;
+pub(super) const LEAST: f64 = 0.25;
 /// Part of a knee in flight during a dip after one that has shown that `base` is too high.
 const DIP_ON: f64 = 0.4;
 /// Windows under overload to the next dip after `base` has proved much too low.

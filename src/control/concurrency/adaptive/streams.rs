@@ -1,10 +1,12 @@
 //! What is in flight and is not answered for long: streams.
 
-use super::{Adaptive, Phase, STOOD, rate};
+use super::measuring::LEAST;
+use super::{Adaptive, DIP, Phase, STOOD, rate};
 use crate::control::Nanos;
 use crate::control::concurrency::limit::Window;
 
-/// Nobody is answered for `STOOD` times this, though requests are refused and nobody gives up: one more is let in.
+/// Nobody is answered for `STOOD` times this, though requests are refused and nobody gives up: a few more are let in. Once
+/// this is enough where few are in flight on purpose.
 const EMPTY: Nanos = 500_000_000;
 /// How fast the number of streams follows what is seen of them, up and down.
 const MORE: f64 = 0.1;
@@ -37,6 +39,8 @@ impl Adaptive {
         let quiet = !window.full && self.stood <= 0.0 && self.overload <= 0.0;
         let (more, fewer) = match self.phase {
             Phase::Normal if quiet => (MORE, FEWER),
+            // As many were answered as were in flight before: the work of others that they waited behind is done.
+            Phase::Measure if self.is_blind() => (1.0, FEWER_OR_DRAINS),
             // What waits behind the work of others looks like streams.
             _ if self.is_blind() => (0.0, FEWER),
             // A queue may be growing, or one that was cut drain: those answered waited longer than those in flight will.
@@ -50,13 +54,16 @@ impl Adaptive {
     }
 
     /// Nobody was answered. If that lasts though requests are refused, and nobody gives up, all that is in flight may be
-    /// streams: one more tells.
+    /// streams: a few more tell, no more than a measurement needs.
     pub(super) fn nobody_tells(&mut self, window: &Window) {
         let lasted = window.duration as f64 / EMPTY as f64;
         self.refused = if window.refused && !window.left { self.refused + lasted } else { 0.0 };
-        if self.refused >= STOOD {
+        let lasts = if self.is_blind() || self.phase != Phase::Normal { 1.0 } else { STOOD };
+        if self.refused >= lasts {
+            let initial = f64::from(self.bounds.initial);
+            let few = if self.is_blind() { LEAST * self.limit.min(initial) } else { DIP * self.rate * self.base };
             let inflight = f64::from(window.inflight);
-            self.limit = self.bounds.hold(self.limit.max(inflight + 1.0));
+            self.limit = self.bounds.hold(self.limit.max(inflight + few.ceil().max(1.0)));
             self.spared = self.spared.max(self.limit);
             self.streams = self.streams.max(inflight);
             self.refused = 0.0;

@@ -1,0 +1,47 @@
+//! How long a free place is left to those who wait elsewhere, and how often once nobody comes for it.
+
+use super::Nanos;
+
+/// How many turns in a row that were lost make a difference: then fifteen places are taken before another is left.
+const LOST: u32 = 4;
+
+/// What has become of the places that were left.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Since when one is left.
+    since: Option<Nanos>,
+    /// How many turns in a row the others have lost, and how many of them waited at the last one.
+    lost: u32,
+    waited: i64,
+    /// How many places are taken before another is left.
+    passes: u32,
+}
+
+impl Turns {
+    /// Whether a free place is left to so many who wait elsewhere, for as long as their turn lasts.
+    pub fn leaves(&mut self, others: i64, turn: Nanos, now: Nanos) -> bool {
+        // Of those who did not come the last times nobody may be alive. One who has come since may.
+        if self.passes > 0 && others <= self.waited {
+            self.passes = self.passes.saturating_sub(1);
+            return false;
+        }
+        if now.saturating_sub(*self.since.get_or_insert(now)) < turn {
+            return true;
+        }
+        (self.passes, self.waited) = ((1 << self.lost) - 1, others);
+        self.lost = self.lost.saturating_add(1).min(LOST);
+        false
+    }
+
+    /// The place is none of theirs, or was taken here.
+    pub fn over(&mut self) {
+        self.since = None;
+    }
+
+    /// No place is free: what was left has been taken.
+    pub fn taken(&mut self) {
+        if self.since.is_some() {
+            *self = Self::default();
+        }
+    }
+}
