@@ -1,5 +1,6 @@
 //! Nothing on an admitted request's way allocates, from matching to the end of its stream.
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
+#![allow(clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod requests;
 mod worker;
@@ -14,7 +15,7 @@ use tidegate::config::{
     Attribute, ClientIp, FieldCondition, FieldMatcher, KeySource, Match, PathMatcher, StringMatcher,
 };
 use tidegate::matching::{HeaderMap, Index, KeyBuf, KeyExtractor, Request};
-use worker::{Worker, all_three, keyed, request};
+use worker::{Worker, all_three, keyed, others, request};
 
 thread_local! {
     /// Allocations of this thread alone: the test runner's own do not count.
@@ -135,6 +136,34 @@ fn allocations_with(policies: &Value, step: u64) -> usize {
 fn an_admitted_request_allocates_nothing_from_its_decision_to_its_end_once_warm() {
     // A tenth of a second: within one bucket of the breaker's window.
     assert_eq!(allocations_of_a_thousand_requests(100_000), 0);
+}
+
+/// What 5000 clients that have not been seen before allocate with 200 policies, after as many others.
+fn allocations_of_new_clients(limit: Value) -> usize {
+    let mut policy = all_three();
+    policy["load_shedding"] = json!({"limit": limit});
+    let mut worker = Worker::new(&[others(199), vec![policy]].concat().into());
+    let requests: Vec<_> = (0..10_000).map(request).collect();
+    let mut pass = |requests: &[Vec<u8>]| {
+        for raw in requests {
+            worker.now += 10_000;
+            assert!(worker.serve(black_box(raw)).0);
+        }
+    };
+    let (others, counted) = requests.split_at(5_000);
+    pass(others);
+    let before = ALLOCATIONS.get();
+    pass(counted);
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn nor_do_200_policies_and_clients_not_seen_before() {
+    assert_eq!(allocations_of_new_clients(json!({"algorithm": "fixed", "limit": 1000})), 0);
+    let learns = |algorithm: &str| json!({"algorithm": algorithm, "initial": 1000, "min": 1000, "max": 2000});
+    for algorithm in ["adaptive", "gradient2", "vegas", "aimd"] {
+        assert_eq!(allocations_of_new_clients(learns(algorithm)), 0, "{algorithm}");
+    }
 }
 
 #[test]

@@ -41,15 +41,20 @@ fn a_concurrency_limit_returns_no_bytes_beyond_the_headers() {
 fn a_request_that_finds_no_place_takes_no_token_not_even_for_a_moment() {
     // It did, and gave it back: for that moment other workers had one less, and of many such some were lost.
     let limit = json!({"limit": {"algorithm": "fixed", "limit": 1}});
-    let mut worker = Worker::new(&json!([{"name": "all", "rate_limits": [keyed()], "load_shedding": limit}]));
-    let _in_flight = worker.begin(&request(1));
-    let before = worker.stores();
-    for _ in 0..3 {
-        worker.now += 1;
-        let (admitted, calls) = worker.serve(&request(1));
-        assert_eq!((admitted, calls.bytes), (false, 2), "the headers and the page are read");
+    // Nor does one that finds the queue full, too.
+    let queue = json!({"max_length": 1, "max_wait": "1s", "order": "fifo"});
+    for (limit, waits) in [(limit.clone(), false), (json!({"limit": limit["limit"], "queue": queue}), true)] {
+        let mut worker = Worker::new(&json!([{"name": "all", "rate_limits": [keyed()], "load_shedding": limit}]));
+        let _in_flight = worker.begin(&request(1));
+        let _waits = waits.then(|| worker.waits(&request(1)));
+        let before = worker.stores();
+        for _ in 0..3 {
+            worker.now += 1;
+            let (admitted, calls) = worker.serve(&request(1));
+            assert_eq!((admitted, calls.bytes), (false, 2), "the headers and the page are read");
+        }
+        assert_eq!(worker.stores(), before, "{waits}");
     }
-    assert_eq!(worker.stores(), before);
     // The control: one that finds a place is charged.
     let mut worker = Worker::new(&json!([{"name": "all", "rate_limits": [keyed()]}]));
     let before = worker.stores();

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-use tidegate::control::queue::{Order, Places, Pushed, Queue, Settings, Stake, Waiting, answered_in};
+use tidegate::control::queue::{Order, Places, Pushed, Queue, Settings, Stake, Standing, Waiting, answered_in};
 use tidegate::control::{Beat, Nanos};
 use tidegate::share::Memory;
 
@@ -68,7 +68,7 @@ impl Bench {
     }
 
     fn push_until(&mut self, id: u32, level: usize, deadline: Nanos) -> Pushed {
-        let request = Waiting { id, level, since: self.now, deadline };
+        let request = Waiting { id, level, since: self.now, deadline, called: false };
         self.queue.push(&self.share, 0, request, self.now).unwrap()
     }
 
@@ -148,7 +148,7 @@ fn the_length_is_bounded_over_all_workers() {
         bench.push(id, 0);
     }
     let mut push = |id| {
-        let request = Waiting { id, level: 0, since: bench.now, deadline: Nanos::MAX };
+        let request = Waiting { id, level: 0, since: bench.now, deadline: Nanos::MAX, called: false };
         other.push(&bench.share, 1, request, bench.now).unwrap()
     };
     assert_eq!(push(3), Pushed::Queued);
@@ -210,7 +210,7 @@ fn a_queue_that_has_not_been_empty_for_the_longest_wait_loses_patience_and_turns
         if step % 2 == 1 {
             served.push((step, id - bench.pop().unwrap()));
         }
-        let patience = bench.queue.patience(bench.now);
+        let patience = bench.queue.patience(0, bench.now);
         assert_eq!(patience, if step < 100 { 100 * MS } else { 5 * MS }, "at {step} ms");
     }
     for (step, behind) in served {
@@ -229,9 +229,9 @@ fn a_queue_that_drains_is_patient_and_fair_again() {
     bench.wait(39);
     assert_eq!(bench.pop(), Some(1));
     bench.wait(2);
-    assert_eq!(bench.queue.patience(bench.now), 5 * MS);
+    assert_eq!(bench.queue.patience(0, bench.now), 5 * MS);
     assert_eq!(bench.expire(), [2]);
-    assert_eq!(bench.queue.patience(bench.now), 100 * MS);
+    assert_eq!(bench.queue.patience(0, bench.now), 100 * MS);
     bench.push(3, 0);
     bench.wait(1);
     bench.push(4, 0);
@@ -246,7 +246,7 @@ fn only_adaptive_lifo_gives_up_early() {
             bench.push(id, 0);
             bench.wait(1);
             bench.expire();
-            assert_eq!(bench.queue.patience(bench.now), 100 * MS, "{order:?}");
+            assert_eq!(bench.queue.patience(0, bench.now), 100 * MS, "{order:?}");
         }
     }
 }
@@ -269,16 +269,20 @@ fn requests_ahead_are_those_that_are_to_be_served_before_wherever_they_wait() {
         for (id, level) in [(1, 0), (2, 1)] {
             bench.push(id, level);
         }
-        let request = Waiting { id: 3, level: 1, since: bench.now, deadline: Nanos::MAX };
+        let request = Waiting { id: 3, level: 1, since: bench.now, deadline: Nanos::MAX, called: false };
         other.push(&bench.share, 1, request, bench.now).unwrap();
-        assert_eq!([0, 1, 2].map(|level| bench.queue.ahead(&bench.share, level, bench.now)), expected, "{order:?}");
+        assert_eq!(
+            [0, 1, 2].map(|level| bench.queue.ahead(&bench.share, level, Standing::New, bench.now)),
+            expected,
+            "{order:?}"
+        );
     }
     let mut bench = Bench::new(Settings { levels: 1, ..settings(Order::Fifo) });
     bench.push(1, 0);
-    assert_eq!(bench.queue.ahead(&bench.share, 0, bench.now), 1);
+    assert_eq!(bench.queue.ahead(&bench.share, 0, Standing::New, bench.now), 1);
     let mut bench = Bench::new(Settings { levels: 1, ..settings(Order::Lifo) });
     bench.push(1, 0);
-    assert_eq!(bench.queue.ahead(&bench.share, 0, bench.now), 0);
+    assert_eq!(bench.queue.ahead(&bench.share, 0, Standing::New, bench.now), 0);
 }
 
 /// Two workers' parts of one queue.
@@ -289,7 +293,7 @@ fn two(settings: Settings) -> (Memory, [Queue; 2]) {
 }
 
 fn wait_at(queues: &mut [Queue; 2], share: &Memory, worker: u32, id: u32, level: usize) {
-    let request = Waiting { id, level, since: START, deadline: Nanos::MAX };
+    let request = Waiting { id, level, since: START, deadline: Nanos::MAX, called: false };
     assert_eq!(queues[worker as usize].push(share, worker, request, START).unwrap(), Pushed::Queued);
 }
 
@@ -327,6 +331,58 @@ fn a_worker_that_holds_its_share_leaves_places_to_the_others_that_wait() {
     assert!(queues[0].pop(&share, START, &mut Free(Some(Stake { held: 9, inflight: 9 }))).is_some());
 }
 
+/// A worker whose VM has died takes no place, and its requests count as waiting for some seconds.
+#[test]
+fn places_that_nobody_takes_are_left_more_and_more_seldom() {
+    // How many of those that wait here are served in a second, in which there is always a place; the other worker's level.
+    let served = |level: usize, others: &dyn Fn(u64, &mut Queue, &Memory)| {
+        let (share, mut queues) = two(Settings { max_length: 10_000, max_wait: 10_000 * MS, ..settings(Order::Fifo) });
+        for id in 0..2_000 {
+            wait_at(&mut queues, &share, 0, id, 1);
+            wait_at(&mut queues, &share, 1, 10_000 + id, level);
+        }
+        let stake = Some(Stake { held: 9, inflight: 9 });
+        let [here, there] = &mut queues;
+        let each = |ms| {
+            others(ms, there, &share);
+            usize::from(here.pop(&share, START + ms * MS, &mut Free(stake)).is_some())
+        };
+        (0..1_000).map(each).sum::<usize>()
+    };
+    let nobody = |_: u64, _: &mut Queue, _: &Memory| {};
+    // It used to be 200, and 47.
+    assert_eq!((served(1, &nobody), served(0, &nobody)), (788, 415));
+    // The control: while more and more come to wait there each place is left to them for as long as before.
+    let more = |ms: u64, there: &mut Queue, share: &Memory| {
+        let request = Waiting { id: 20_000 + ms as u32, level: 0, since: START, deadline: Nanos::MAX, called: false };
+        there.push(share, 1, request, START).unwrap();
+    };
+    assert_eq!(served(0, &more), 47);
+}
+
+#[test]
+fn who_takes_a_place_that_was_left_is_left_the_next_again() {
+    let (share, mut queues) = two(settings(Order::Fifo));
+    wait_at(&mut queues, &share, 0, 1, 1);
+    wait_at(&mut queues, &share, 1, 2, 0);
+    let mut now = START;
+    let [here, _] = &mut queues;
+    // Taken at once as many as there are between one that is left and the next, after each turn that was lost.
+    let at_once = |here: &mut Queue, now: &mut Nanos| {
+        let mut taken = 0;
+        while let Some((waiting, ())) = here.pop(&share, *now, &mut free()) {
+            here.push(&share, 0, Waiting { since: *now, ..waiting }, *now).unwrap();
+            taken += 1;
+        }
+        *now += 20 * MS;
+        taken
+    };
+    assert_eq!([(); 7].map(|()| at_once(here, &mut now)), [0, 1, 2, 4, 8, 16, 16]);
+    // Somebody took the one that is left now.
+    assert!(here.pop(&share, now, &mut Free(None)).is_none());
+    assert_eq!([(); 4].map(|()| at_once(here, &mut now)), [0, 1, 2, 4]);
+}
+
 #[test]
 fn who_finds_no_place_free_has_not_yielded() {
     let (share, mut queues) = two(settings(Order::Fifo));
@@ -344,4 +400,66 @@ fn the_time_to_an_answer_is_the_wait_and_the_work() {
     assert_eq!(answered_in(-1, Some(10 * MS), Some(20 * MS)), 20 * MS, "a count that others are changing");
     assert_eq!(answered_in(5, None, None), 0, "what is not known takes no time");
     assert_eq!(answered_in(i64::MAX, Some(Nanos::MAX), Some(1)), Nanos::MAX, "and what is endless does not wrap");
+}
+
+#[test]
+fn who_is_called_goes_first_within_its_level_and_who_came_earlier_before_those_who_came_later() {
+    for (order, expected) in [(Order::Fifo, [2, 3, 4, 1]), (Order::Lifo, [2, 3, 1, 4])] {
+        let mut bench = Bench::new(settings(order));
+        bench.wait(10);
+        bench.push(1, 1);
+        let mut push = |id, level, since, called| {
+            let request = Waiting { id, level, since, deadline: Nanos::MAX, called };
+            assert_eq!(bench.queue.push(&bench.share, 0, request, bench.now).unwrap(), Pushed::Queued);
+        };
+        push(3, 1, START + 5 * MS, true);
+        push(4, 1, START, false);
+        push(2, 0, START + 10 * MS, false);
+        assert_eq!([(); 4].map(|()| bench.pop().unwrap()), expected, "{order:?}");
+    }
+}
+
+#[test]
+fn who_is_called_finds_room_among_its_own_level_and_is_not_displaced() {
+    for order in [Order::Fifo, Order::Lifo] {
+        let mut bench = Bench::new(settings(order));
+        let called = |id, level| Waiting { id, level, since: START, deadline: Nanos::MAX, called: true };
+        for request in [called(1, 2), called(2, 2), called(3, 1)] {
+            assert_eq!(bench.queue.push(&bench.share, 0, request, START).unwrap(), Pushed::Queued);
+        }
+        bench.push(4, 2);
+        assert_eq!(bench.push(5, 2), Pushed::Full);
+        let Pushed::Displaced(gone) = bench.queue.push(&bench.share, 0, called(6, 2), START).unwrap() else {
+            panic!("{order:?}: not displaced")
+        };
+        assert_eq!(gone.id, 4);
+        assert_eq!(bench.queue.push(&bench.share, 0, called(7, 2), START).unwrap(), Pushed::Full);
+        assert_eq!(bench.push(8, 0), Pushed::Full, "who was called is never displaced");
+        assert_eq!(bench.length(), 4);
+    }
+}
+
+#[test]
+fn a_level_has_the_patience_of_what_goes_before_it_or_with_it() {
+    let mut bench = Bench::new(Settings { max_length: 1000, ..settings(Order::AdaptiveLifo) });
+    let mut id = 0;
+    for step in 0..300 {
+        // Some of the second level always wait.
+        id += 1;
+        bench.push(id, 1);
+        bench.wait(1);
+        if step % 2 == 1 {
+            bench.pop();
+        }
+        bench.expire();
+        let patience = [0, 1, 2].map(|level| bench.queue.patience(level, bench.now));
+        let below = if step < 100 { 100 * MS } else { 5 * MS };
+        assert_eq!(patience, [100 * MS, below, below], "at {step} ms");
+    }
+    bench.push(1001, 0);
+    bench.wait(1);
+    bench.push(1002, 0);
+    bench.wait(50);
+    assert!(!bench.expire().contains(&1001));
+    assert_eq!([bench.pop(), bench.pop()], [Some(1001), Some(1002)], "the oldest first");
 }

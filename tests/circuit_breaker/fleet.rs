@@ -4,7 +4,7 @@ use tidegate::control::circuit_breaker::{
     CircuitBreakers, Denied, Outcome, Permit, Settings, SlotId, State, Transition, TripReason, Window,
 };
 use tidegate::control::{Nanos, Random};
-use tidegate::share::{Memory, SharedState};
+use tidegate::share::Memory;
 
 pub const MS: Nanos = 1_000_000;
 pub const SECOND: Nanos = 1_000 * MS;
@@ -177,66 +177,5 @@ impl Fleet {
             self.transitions.push(transition);
         }
         assert_eq!(breakers.take_errors(), 0);
-    }
-}
-
-/// Counts what is asked of shared state.
-#[derive(Default)]
-pub struct Counted {
-    pub inner: Memory,
-    pub cells: std::cell::Cell<u32>,
-    pub pages: std::cell::Cell<u32>,
-}
-
-impl Counted {
-    /// Cell and page operations since the last time.
-    pub fn take(&self) -> (u32, u32) {
-        (self.cells.take(), self.pages.take())
-    }
-}
-
-impl SharedState for Counted {
-    fn cell(&self, name: &str) -> Result<tidegate::share::Cell, tidegate::share::ShareError> {
-        self.inner.cell(name)
-    }
-
-    fn add(&self, cell: tidegate::share::Cell, delta: i64) {
-        self.cells.set(self.cells.get() + 1);
-        self.inner.add(cell, delta);
-    }
-
-    fn read(&self, cell: tidegate::share::Cell) -> i64 {
-        self.cells.set(self.cells.get() + 1);
-        self.inner.read(cell)
-    }
-
-    fn pages(
-        &self,
-        name: &str,
-        count: u32,
-        initial: &[u8],
-    ) -> Result<tidegate::share::Pages, tidegate::share::ShareError> {
-        self.inner.pages(name, count, initial)
-    }
-
-    fn load(
-        &self,
-        pages: tidegate::share::Pages,
-        index: u32,
-        into: &mut [u8],
-    ) -> Result<tidegate::share::Version, tidegate::share::ShareError> {
-        self.pages.set(self.pages.get() + 1);
-        self.inner.load(pages, index, into)
-    }
-
-    fn store(
-        &self,
-        pages: tidegate::share::Pages,
-        index: u32,
-        bytes: &[u8],
-        expected: tidegate::share::Version,
-    ) -> Result<(), tidegate::share::ShareError> {
-        self.pages.set(self.pages.get() + 1);
-        self.inner.store(pages, index, bytes, expected)
     }
 }

@@ -8,8 +8,9 @@ use tidegate::control::circuit_breaker::{
     CircuitBreakers, Outcome, Permit, Settings, SlotId, State, Transition, Window,
 };
 use tidegate::control::{Nanos, Random};
-use tidegate::share::{Cell, Memory, Pages, ShareError, SharedState, Version};
+use tidegate::share::Memory;
 
+use super::between::{Between, Call, Shared};
 use super::fleet::{FAILURE, KEY, MS, SECOND, SplitMix};
 
 /// A proxy: before each operation on what is shared, other workers may do something whole, and others again in theirs.
@@ -74,14 +75,14 @@ impl Proxy {
             18 if devious => drop(worker.permits.pop()),
             19 if devious && self.chance(4) == 0 => *worker = Worker::new(&self.settings, &self.share),
             _ => {
-                worker.breakers.tick(self, self.now.get(), &mut Chance(self));
+                worker.breakers.tick(&Shared(self), self.now.get(), &mut Chance(self));
                 self.collect(&mut worker);
             }
         }
     }
 
     fn ask(&self, worker: &mut Worker) {
-        let answer = worker.breakers.acquire(self, worker.slot, self.now.get(), &mut Chance(self));
+        let answer = worker.breakers.acquire(&Shared(self), worker.slot, self.now.get(), &mut Chance(self));
         if let Ok(permit) = answer {
             assert!(permit.generation() >= worker.generation, "a generation went back");
             worker.generation = permit.generation();
@@ -105,7 +106,7 @@ impl Proxy {
         };
         let outcome = if failed { FAILURE } else { Outcome::Success };
         let took = if failed { 2 * SECOND } else { 0 };
-        worker.breakers.settle(self, permit, outcome, took, self.now.get(), &mut Chance(self));
+        worker.breakers.settle(&Shared(self), permit, outcome, took, self.now.get(), &mut Chance(self));
         self.collect(worker);
     }
 
@@ -114,7 +115,7 @@ impl Proxy {
             return;
         }
         let place = self.chance(worker.permits.len());
-        worker.breakers.hear(self, &mut worker.permits[place], 0, self.now.get(), &mut Chance(self));
+        worker.breakers.hear(&Shared(self), &mut worker.permits[place], 0, self.now.get(), &mut Chance(self));
         self.collect(worker);
     }
 
@@ -124,9 +125,9 @@ impl Proxy {
             *self.probes.borrow_mut().entry(permit.generation()).or_default() -= 1;
         }
         if self.chance(2) == 0 {
-            worker.breakers.cancel(self, permit, self.now.get(), &mut Chance(self));
+            worker.breakers.cancel(&Shared(self), permit, self.now.get(), &mut Chance(self));
         } else {
-            worker.breakers.ignore(self, permit, self.now.get(), &mut Chance(self));
+            worker.breakers.ignore(&Shared(self), permit, self.now.get(), &mut Chance(self));
         }
         self.collect(worker);
     }
@@ -190,12 +191,6 @@ impl Proxy {
             assert!(self.now.get() - start < 3_600 * SECOND, "stuck");
         }
     }
-
-    fn meddle(&self) {
-        if self.chance(3) == 0 {
-            self.step();
-        }
-    }
 }
 
 impl Worker {
@@ -215,33 +210,15 @@ impl Random for Chance<'_> {
     }
 }
 
-impl SharedState for Proxy {
-    fn cell(&self, name: &str) -> Result<Cell, ShareError> {
-        self.share.cell(name)
+impl Between for Proxy {
+    fn memory(&self) -> &Memory {
+        &self.share
     }
 
-    fn add(&self, cell: Cell, delta: i64) {
-        self.meddle();
-        self.share.add(cell, delta);
-    }
-
-    fn read(&self, cell: Cell) -> i64 {
-        self.meddle();
-        self.share.read(cell)
-    }
-
-    fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
-        self.share.pages(name, count, initial)
-    }
-
-    fn load(&self, pages: Pages, index: u32, into: &mut [u8]) -> Result<Version, ShareError> {
-        self.meddle();
-        self.share.load(pages, index, into)
-    }
-
-    fn store(&self, pages: Pages, index: u32, bytes: &[u8], expected: Version) -> Result<(), ShareError> {
-        self.meddle();
-        self.share.store(pages, index, bytes, expected)
+    fn before(&self, _: Call) {
+        if self.chance(3) == 0 {
+            self.step();
+        }
     }
 }
 

@@ -8,6 +8,9 @@
     reason = "tests fail by panicking, and print their seeds"
 )]
 
+#[cfg(not(target_family = "wasm"))]
+#[path = "../between/mod.rs"]
+mod between;
 #[path = "../counting/mod.rs"]
 mod counting;
 mod fleet;

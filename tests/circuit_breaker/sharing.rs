@@ -6,7 +6,7 @@ use tidegate::control::circuit_breaker::{
 use tidegate::share::{Memory, ShareError, SharedState};
 
 use super::counting::Counting;
-use super::fleet::{Counted, FAILURE, Fleet, KEY, SECOND, SplitMix, consecutive, half_of};
+use super::fleet::{FAILURE, Fleet, KEY, SECOND, SplitMix, consecutive, half_of};
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -121,13 +121,13 @@ fn failures_after_a_reset_count_from_the_second_on() {
 }
 
 /// A worker whose breaker has its window rolled, on shared state that counts what is asked of it.
-fn counted(settings: Settings) -> (Counted, CircuitBreakers, SlotId) {
-    let share = Counted::default();
+fn counted(settings: Settings) -> (Counting, CircuitBreakers, SlotId) {
+    let share = Counting::default();
     let mut breakers = CircuitBreakers::new(settings, &share, "policy").unwrap();
     let slot = breakers.slot(&share, KEY, "upstream");
     let permit = breakers.acquire(&share, slot, SECOND, &mut SplitMix(1)).unwrap();
     breakers.settle(&share, permit, Outcome::Success, 0, SECOND, &mut SplitMix(1));
-    share.take();
+    share.take_calls();
     (share, breakers, slot)
 }
 
@@ -137,43 +137,43 @@ fn a_request_costs_what_the_document_on_them_says() {
     let rng = &mut SplitMix(1);
     let (share, mut breakers, slot) = counted(Settings::default());
     assert_eq!(breakers.slot(&share, KEY, "upstream"), slot);
-    assert_eq!(share.take(), (0, 0), "a known key");
+    assert_eq!(share.take_calls(), (0, 0), "a known key");
     let permits = [(); 3].map(|()| breakers.acquire(&share, slot, SECOND, rng).unwrap());
-    assert_eq!(share.take(), (3, 0), "three admissions by a closed breaker");
+    assert_eq!(share.take_calls(), (3, 0), "three admissions by a closed breaker");
     breakers.settle(&share, permits[0], Outcome::Success, 0, SECOND, rng);
-    assert_eq!(share.take(), (3, 0), "a success while nothing in the window has failed");
+    assert_eq!(share.take_calls(), (3, 0), "a success while nothing in the window has failed");
     breakers.settle(&share, permits[1], FAILURE, 0, SECOND, rng);
-    assert_eq!(share.take(), (7, 0), "a failure");
+    assert_eq!(share.take_calls(), (7, 0), "a failure");
     breakers.settle(&share, permits[2], Outcome::Success, 0, SECOND, rng);
-    assert_eq!(share.take(), (7, 0), "a success while something in the window has failed");
+    assert_eq!(share.take_calls(), (7, 0), "a success while something in the window has failed");
 
     let (share, mut breakers, slot) = counted(Settings { slow_call_duration: Some(1), ..Settings::default() });
     let permits = [(); 3].map(|()| breakers.acquire(&share, slot, SECOND, rng).unwrap());
-    share.take();
+    share.take_calls();
     for (permit, took, cells, what) in
         [(permits[0], 0, 4, "quick"), (permits[1], 2, 9, "slow"), (permits[2], 0, 8, "quick, after a slow one")]
     {
         breakers.settle(&share, permit, Outcome::Success, took, SECOND, rng);
-        assert_eq!(share.take(), (cells, 0), "{what}");
+        assert_eq!(share.take_calls(), (cells, 0), "{what}");
     }
 
     let (share, mut breakers, slot) = counted(consecutive(2));
     let permits = [(); 2].map(|()| breakers.acquire(&share, slot, SECOND, rng).unwrap());
-    share.take();
+    share.take_calls();
     breakers.settle(&share, permits[0], FAILURE, 0, SECOND, rng);
-    assert_eq!(share.take(), (8, 2), "a failure that may be one of a run");
+    assert_eq!(share.take_calls(), (8, 2), "a failure that may be one of a run");
     breakers.settle(&share, permits[1], FAILURE, 0, SECOND, rng);
     assert!(breakers.acquire(&share, slot, SECOND, rng).is_err());
-    share.take();
+    share.take_calls();
     assert!(breakers.acquire(&share, slot, SECOND, rng).is_err());
-    assert_eq!(share.take(), (1, 0), "a rejection by an open breaker");
+    assert_eq!(share.take_calls(), (1, 0), "a rejection by an open breaker");
 
     let later = 100 * SECOND;
     let _probe = breakers.acquire(&share, slot, later, rng).unwrap();
     assert!(breakers.acquire(&share, slot, later, rng).is_err());
-    share.take();
+    share.take_calls();
     assert!(breakers.acquire(&share, slot, later, rng).is_err());
-    assert_eq!(share.take(), (1, 0), "a rejection while all probes are out");
+    assert_eq!(share.take_calls(), (1, 0), "a rejection while all probes are out");
 }
 
 #[test]
@@ -181,9 +181,9 @@ fn a_call_in_a_count_window_costs_one_compare_and_set() {
     let rng = &mut SplitMix(1);
     let (share, mut breakers, slot) = counted(Settings { window: Window::Count(100), ..Settings::default() });
     let permit = breakers.acquire(&share, slot, SECOND, rng).unwrap();
-    assert_eq!(share.take(), (1, 0));
+    assert_eq!(share.take_calls(), (1, 0));
     breakers.settle(&share, permit, FAILURE, 0, SECOND, rng);
-    assert_eq!(share.take(), (0, 2));
+    assert_eq!(share.take_calls(), (0, 2));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_key_has_the_same_breaker_on_every_worker_in_any_order_of_sight() {
 #[test]
 fn keys_beyond_the_most_share_one_breaker_and_cost_nothing_to_find() {
     for max_keys in [0, 1, 63, 64, 65, 130] {
-        let share = Counted::default();
+        let share = Counting::default();
         let settings = Settings { max_keys, ..Settings::default() };
         let mut first = CircuitBreakers::new(settings.clone(), &share, "policy").unwrap();
         for key in 1..=u64::from(max_keys) {
@@ -223,9 +223,9 @@ fn keys_beyond_the_most_share_one_breaker_and_cost_nothing_to_find() {
         for workers in [&mut first, &mut second] {
             let shared = workers.slot(&share, 1_000, "crowd");
             assert_eq!((shared, workers.label(shared)), (SlotId(max_keys), Some(OVERFLOW_LABEL)));
-            share.take();
+            share.take_calls();
             assert_eq!(workers.slot(&share, 1_001, "crowd"), shared);
-            assert_eq!(share.take(), (0, 0));
+            assert_eq!(share.take_calls(), (0, 0));
         }
     }
 }

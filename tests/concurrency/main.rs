@@ -9,6 +9,7 @@
 )]
 
 mod compare;
+mod drops;
 mod limits;
 mod noise;
 mod sim;

@@ -40,7 +40,7 @@ fn an_overload_beside_open_streams_is_one_of_the_other_requests_and_passes() {
     for streams in [8, 15, 30, 150] {
         over_seeds(&overload(ADAPTIVE, streams, 3), |run, what| {
             let share = share(run, 3);
-            assert!(share >= 0.8, "{streams} streams, {what}: {share}");
+            assert!(share >= 0.85, "{streams} streams, {what}: {share}");
             assert_eq!(run.rejected(0, 3 * SECOND), 0, "{streams} streams, {what}: before");
             assert_eq!(rejected_after(run, 3), 0, "{streams} streams, {what}: after");
             assert_eq!(run.inflight_at_end, streams as i64, "{streams} streams, {what}");
@@ -51,13 +51,14 @@ fn an_overload_beside_open_streams_is_one_of_the_other_requests_and_passes() {
     assert!(share(&run, 3) < 0.1 && rejected_after(&run, 3) > 1_000);
 }
 
-/// More than the start, and an overload before anything is known: it takes some seconds to see that they are streams.
+/// An overload before anything is known, and streams that are more than the start is, or most of it: all places were theirs for four
+/// seconds, until they were known for what they are.
 #[test]
 fn a_start_into_an_overload_beside_open_streams_comes_right_too() {
     for streams in [8, 15, 30, 150] {
         over_seeds(&overload(ADAPTIVE, streams, 0), |run, what| {
-            let good = run.goodput(7 * SECOND, 10 * SECOND) / CAPACITY;
-            assert!(good >= 0.9, "{streams} streams, {what}: {good}");
+            let good = run.goodput(2 * SECOND, 10 * SECOND) / CAPACITY;
+            assert!(good >= 0.93, "{streams} streams, {what}: {good}");
             assert_eq!(rejected_after(run, 0), 0, "{streams} streams, {what}: after");
         });
     }

@@ -10,6 +10,8 @@ use tidegate::share::{Cell, Memory, Pages, ShareError, SharedState, Version};
 #[derive(Default)]
 pub struct Counting {
     pub memory: Memory,
+    /// Numbers added to or read.
+    pub numbers: StdCell<u32>,
     pub loads: StdCell<u32>,
     pub stores: StdCell<u32>,
     rows: RefCell<HashMap<String, u32>>,
@@ -21,6 +23,11 @@ pub struct Counting {
 }
 
 impl Counting {
+    /// Uses of numbers and of pages since this was last asked.
+    pub fn take_calls(&self) -> (u32, u32) {
+        (self.numbers.take(), self.loads.take() + self.stores.take())
+    }
+
     /// How many pages there are.
     pub fn page_count(&self) -> u32 {
         self.rows.borrow().values().sum()
@@ -44,10 +51,12 @@ impl SharedState for Counting {
     }
 
     fn add(&self, cell: Cell, delta: i64) {
+        self.numbers.set(self.numbers.get() + 1);
         self.memory.add(cell, delta);
     }
 
     fn read(&self, cell: Cell) -> i64 {
+        self.numbers.set(self.numbers.get() + 1);
         self.memory.read(cell)
     }
 

@@ -357,3 +357,18 @@ fn breakers_that_another_worker_has_begun_anew_are_shown_closed() {
     };
     assert_eq!((shown(0), shown(86_400 * SECOND)), (1, 0));
 }
+
+#[test]
+fn a_key_has_its_breaker_whichever_key_was_asked_for_before() {
+    let by_tenant = breaker(r#", "key": [{"header": "x-tenant"}]"#);
+    let mut proxy = Workers::new(1, &by_tenant);
+    let (bad_one, good_one) = ([("x-tenant", "a")], [("x-tenant", "b")]);
+    for _ in 0..4 {
+        assert_eq!(proxy.serve(0, &bad_one, &bad()), GOOD);
+        assert_eq!(proxy.serve(0, &good_one, &ok()), GOOD);
+    }
+    for _ in 0..2 {
+        assert_eq!(proxy.serve(0, &bad_one, &ok()), OPEN);
+        assert_eq!(proxy.serve(0, &good_one, &ok()), GOOD);
+    }
+}

@@ -178,3 +178,27 @@ fn what_a_limit_found_outlives_a_configuration_that_does_not_change_it() {
     proxy.answer(held, &good());
     assert_eq!(proxy.stat(INFLIGHT), 0);
 }
+
+#[test]
+fn what_the_last_of_two_hundred_workers_held_is_taken_back_when_it_dies() {
+    // 64 were watched: the places of any beyond were lost for good.
+    const COUNT: usize = 200;
+    let config = r#"{"policies": [{"name": "p", "load_shedding": {"limit": {"algorithm": "fixed", "limit": 1000}}}]}"#;
+    let mut proxy = Workers::new(COUNT, config);
+    let mut held: Vec<_> = (0..COUNT).map(|worker| proxy.ask(worker, &[]).unwrap()).collect();
+    let pass = |proxy: &mut Workers, seconds: u64| {
+        for _ in 0..2 * seconds {
+            proxy.advance(SECOND / 2);
+            proxy.tick();
+        }
+    };
+    pass(&mut proxy, 2);
+    proxy.kill(COUNT - 1, config);
+    held.truncate(COUNT - 1);
+    for request in held {
+        proxy.answer(request, &Answer::status("200"));
+    }
+    assert_eq!(proxy.stat(INFLIGHT), 1, "nobody knows of the death yet");
+    pass(&mut proxy, 10);
+    assert_eq!(proxy.stat(INFLIGHT), 0);
+}

@@ -13,15 +13,20 @@ mod breakers;
 mod contended;
 #[path = "../counting/mod.rs"]
 mod counting;
+mod deadlines;
 mod decisions;
 mod gauges;
 mod given_back;
 mod held;
 mod host_calls;
+mod limit_updates;
 #[cfg(not(target_family = "wasm"))]
 mod load_shedding;
+mod many_limits;
+mod nothing;
 mod overrides;
 mod own_memory;
+mod patience;
 #[cfg(not(target_family = "wasm"))]
 mod properties;
 mod queues;
@@ -29,6 +34,7 @@ mod rate_limits;
 mod rate_updates;
 #[path = "../requests/mod.rs"]
 mod requests;
+mod several_queues;
 mod stood_still;
 mod throttles;
 mod told;

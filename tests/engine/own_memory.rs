@@ -1,23 +1,13 @@
 //! What limits keep in each worker has a bound: a VM has only so much memory, and where it ends the VM ends.
 
 use tidegate::config;
-use tidegate::engine::stats::{Kind, MetricId, Metrics, Registry};
+use tidegate::engine::stats::Registry;
 use tidegate::engine::{Engine, Env, MOST_OWN_BYTES, SplitMix64};
 use tidegate::share::Memory;
+
+use super::nothing::Nothing;
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
-
-struct Nothing;
-
-impl Metrics for Nothing {
-    fn define(&self, _: Kind, _: &str) -> Option<MetricId> {
-        None
-    }
-
-    fn add(&self, _: MetricId, _: i64) {}
-
-    fn record(&self, _: MetricId, _: u64) {}
-}
 
 /// Configures a worker that has this memory of its own.
 fn configure(own: &Memory, limits: &str) -> Result<(u64, u64), String> {

@@ -231,3 +231,18 @@ fn refunds_of_several_requests_do_not_add_up_to_more_than_the_bucket_holds() {
     assert!(solo.limiter.refund(&solo.share, second, 9).is_ok());
     assert_eq!((0..3).filter(|_| solo.takes(NONE, 1, 10)).count(), 1);
 }
+
+#[test]
+fn what_a_response_adds_is_owed_also_where_the_time_it_takes_to_refill_passes_64_bits() {
+    let day = 24 * HOUR;
+    let mut solo = bucket(quota(1, day, 1));
+    let mut charged = solo.charge(NONE, 1, 0).unwrap();
+    // So many days are 2^64 nanoseconds and 21 minutes.
+    assert!(solo.limiter.charge_late(&solo.share, &mut charged, 213_504, 0).is_ok());
+    assert!(!solo.takes(NONE, 1, 100 * day));
+    // The control: what fits refills in its time.
+    let mut solo = bucket(quota(1, day, 1));
+    let mut charged = solo.charge(NONE, 1, 0).unwrap();
+    assert!(solo.limiter.charge_late(&solo.share, &mut charged, 98, 0).is_ok());
+    assert!(!solo.takes(NONE, 1, 98 * day) && solo.takes(NONE, 1, 100 * day));
+}

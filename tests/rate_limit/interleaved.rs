@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use tidegate::control::Nanos;
 use tidegate::control::rate_limit::{Charged, RateLimiter, Settings};
-use tidegate::share::{Cell, Memory, Pages, ShareError, SharedState, Version};
+use tidegate::share::Memory;
 
+use super::between::{Between, Call, Shared};
 use super::support::key;
 
 /// What a worker does.
@@ -117,12 +118,12 @@ impl Workers {
                 if !own.is_empty() {
                     let request = own.remove(nth % own.len());
                     drop(all);
-                    assert!(limiter.refund(self, request.charged, now).is_ok());
+                    assert!(limiter.refund(&Shared(self), request.charged, now).is_ok());
                 }
                 return;
             }
         };
-        let reserved = limiter.reserve(self, key(op.key), 0, cost, max_wait, now);
+        let reserved = limiter.reserve(&Shared(self), key(op.key), 0, cost, max_wait, now);
         self.asked.borrow_mut().push(Asked { key: op.key, cost, now, admitted: reserved.is_ok() });
         match reserved {
             Ok((charged, admit_at)) => {
@@ -139,32 +140,17 @@ impl Workers {
     }
 }
 
-impl SharedState for Workers {
-    fn cell(&self, name: &str) -> Result<Cell, ShareError> {
-        self.memory.cell(name)
+impl Between for Workers {
+    fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    fn add(&self, cell: Cell, delta: i64) {
-        self.memory.add(cell, delta);
-    }
-
-    fn read(&self, cell: Cell) -> i64 {
-        self.memory.read(cell)
-    }
-
-    fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
-        self.memory.pages(name, count, initial)
-    }
-
-    fn load(&self, pages: Pages, index: u32, into: &mut [u8]) -> Result<Version, ShareError> {
-        self.memory.load(pages, index, into)
-    }
-
-    fn store(&self, pages: Pages, index: u32, bytes: &[u8], expected: Version) -> Result<(), ShareError> {
+    fn before(&self, call: Call) {
         let idle = |op: &Op| op.within && self.limiters[op.worker].try_borrow_mut().is_ok();
-        while let Some(op) = self.next(idle) {
+        while call == Call::Store
+            && let Some(op) = self.next(idle)
+        {
             self.step(op);
         }
-        self.memory.store(pages, index, bytes, expected)
     }
 }

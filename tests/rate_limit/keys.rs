@@ -139,3 +139,15 @@ fn keys_with_quotas_of_their_own_share_the_table_and_nothing_else() {
     assert_eq!(take(2, 0), Some((1, 0, true)));
     assert_eq!(take(3, 1), Some((100, 99, true)), "each quota overflows into a budget of its own");
 }
+
+#[test]
+fn what_was_asked_for_one_key_is_not_taken_for_another() {
+    // One page for both. A look at one of them serves the charge that follows at the same time, if it is the same key's.
+    let mut solo = Solo::new(&settings(Algorithm::TokenBucket, quota(5, SECOND, 5), 2));
+    assert!(solo.takes(key(1), 5, SECOND));
+    assert_eq!(solo.remaining(key(1), SECOND), 0);
+    assert!(solo.takes(key(2), 5, SECOND));
+    assert_eq!((solo.remaining(key(1), SECOND), solo.remaining(key(2), SECOND)), (0, 0));
+    // The control: of the same key it tells.
+    assert!(!solo.takes(key(2), 1, SECOND));
+}

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 use tidegate::control::Nanos;
 use tidegate::control::rate_limit::{Algorithm, KeyHash, RateLimiter};
-use tidegate::share::{Cell, GRACE, Memory, Pages, ROWS, ShareError, SharedState, Version};
+use tidegate::share::{GRACE, Memory, ROWS, SharedState};
 
+use super::between::{Between, Call, Shared};
 use super::support::*;
 
 const BURST: u64 = 3;
@@ -88,18 +89,19 @@ impl Proxy {
         let mut hold = self.holds[&(worker, owner)].borrow_mut();
         match (act, &mut *hold) {
             (Act::Open, None) => {
-                let mut new = Hold { limiter: open(self, owner, self.now.get()), alone: false, admitted_alone: 0 };
+                let mut new =
+                    Hold { limiter: open(&Shared(self), owner, self.now.get()), alone: false, admitted_alone: 0 };
                 self.look(owner, &mut new);
                 *hold = Some(new);
             }
             (Act::Close, Some(old)) => {
-                old.limiter.release(self, self.now.get());
+                old.limiter.release(&Shared(self), self.now.get());
                 *hold = None;
                 drop(hold);
                 self.forget(owner);
             }
             (Act::Ask, Some(held)) => {
-                let charged = held.limiter.charge(self, KeyHash::NONE, 0, 1, self.now.get());
+                let charged = held.limiter.charge(&Shared(self), KeyHash::NONE, 0, 1, self.now.get());
                 self.look(owner, held);
                 if let Ok(charged) = charged {
                     assert!(!charged.failed(), "admitted without a budget");
@@ -116,10 +118,10 @@ impl Proxy {
     fn tick(&self) {
         let now = self.now.get() + GRACE - 1;
         self.now.set(now);
-        self.others.iter().for_each(|other| other.borrow_mut().keep(self, now));
+        self.others.iter().for_each(|other| other.borrow_mut().keep(&Shared(self), now));
         self.holds.iter().for_each(|((_, owner), hold)| {
             if let Some(hold) = &mut *hold.borrow_mut() {
-                hold.limiter.keep(self, now);
+                hold.limiter.keep(&Shared(self), now);
                 self.look(*owner, hold);
             }
         });
@@ -151,32 +153,17 @@ impl Proxy {
     }
 }
 
-impl SharedState for Proxy {
-    fn cell(&self, name: &str) -> Result<Cell, ShareError> {
-        self.memory.cell(name)
+impl Between for Proxy {
+    fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    fn add(&self, cell: Cell, delta: i64) {
-        self.memory.add(cell, delta);
-    }
-
-    fn read(&self, cell: Cell) -> i64 {
-        self.memory.read(cell)
-    }
-
-    fn pages(&self, name: &str, count: u32, initial: &[u8]) -> Result<Pages, ShareError> {
-        self.memory.pages(name, count, initial)
-    }
-
-    fn load(&self, pages: Pages, index: u32, into: &mut [u8]) -> Result<Version, ShareError> {
-        self.memory.load(pages, index, into)
-    }
-
-    fn store(&self, pages: Pages, index: u32, bytes: &[u8], expected: Version) -> Result<(), ShareError> {
-        while let Some(op) = self.next(|op| op.within && self.is_idle(op)) {
+    fn before(&self, call: Call) {
+        while call == Call::Store
+            && let Some(op) = self.next(|op| op.within && self.is_idle(op))
+        {
             self.step(op);
         }
-        self.memory.store(pages, index, bytes, expected)
     }
 }
 

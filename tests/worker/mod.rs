@@ -160,12 +160,24 @@ impl Worker {
 
     /// A request that stays in flight.
     pub fn begin(&mut self, raw: &[u8]) -> Permit {
+        let (permit, decision) = self.decide(raw);
+        assert!(matches!(decision, Decision::Admitted { .. }), "{decision:?}");
+        permit
+    }
+
+    /// A request that waits in a queue.
+    pub fn waits(&mut self, raw: &[u8]) -> Permit {
+        let (permit, decision) = self.decide(raw);
+        assert_eq!(decision, Decision::Queued);
+        permit
+    }
+
+    fn decide(&mut self, raw: &[u8]) -> (Permit, Decision) {
         let mut permit = Permit::default();
         let mut env = env(self.now, &self.host, &self.own, &mut self.random, &self.stats);
         let request = Request::new(HeaderMap::parse(raw).unwrap(), &self.host);
         let decision = self.engine.decide(&request, &mut permit, &mut env);
-        assert!(matches!(decision, Decision::Admitted { .. }), "{decision:?}");
-        permit
+        (permit, decision)
     }
 
     /// A request and its whole life: whether it was admitted, and what it cost the host beyond the clock.

@@ -59,6 +59,8 @@ pub struct Workers {
     pub share: Memory,
     /// What responses were asked for since this was last set to 0. In life each is a host call.
     pub asked: u32,
+    /// Turns that came in queues.
+    pub turns: u32,
     scrape: Scrape,
     workers: Vec<Worker>,
     streams: u32,
@@ -81,6 +83,11 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// The number of its stream: they are numbered in the order in which they ask.
+    pub fn stream(&self) -> u32 {
+        self.stream
+    }
+
     /// Whether there is anything left for its stream's end.
     pub fn holds_anything(&self) -> bool {
         !self.permit.is_empty()
@@ -96,7 +103,7 @@ impl Workers {
         let now = 1_000 * SECOND;
         let hash_key = (1, 2);
         let mut proxy =
-            Self { now, may_wait: true, hash_key, share, asked: 0, scrape, workers: Vec::new(), streams: 0 };
+            Self { now, may_wait: true, hash_key, share, asked: 0, turns: 0, scrape, workers: Vec::new(), streams: 0 };
         for seed in 0..count {
             let mut parts = (Memory::new(), Registry::default(), SplitMix64::new(seed as u64));
             let engine = {
@@ -208,8 +215,11 @@ impl Workers {
     /// in which they were asked.
     pub fn wake(&mut self, worker: usize, waiting: &mut Vec<Admitted>) -> Vec<(u32, Result<Admitted, String>)> {
         let mut gone_on = Vec::new();
+        let before = self.turns;
         for engine in 0..self.workers[worker].engines.len() {
             while let Some(woken) = self.with((worker, engine), |engine, env| engine.wake(env)) {
+                self.turns += 1;
+                assert!(self.turns - before < 1_000, "turns without end");
                 let stream = woken.stream();
                 let at = waiting.iter().position(|one| one.worker == worker && one.stream == stream);
                 let mut one = waiting.swap_remove(at.expect("only those that wait are woken"));
