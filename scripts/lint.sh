@@ -11,6 +11,7 @@ say "Clippy, native"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 say "Clippy, the module as Envoy runs it"
 cargo clippy --locked --package tidegate --lib --target wasm32-wasip1 -- -D warnings
+cargo clippy --locked --package tidegate --lib --features bench --target wasm32-wasip1 -- -D warnings
 say "Fuzz targets"
 # They are checked, not linked: that takes no nightly compiler, and libFuzzer itself need not be built.
 CUSTOM_LIBFUZZER_PATH=none/libfuzzer.a cargo check --locked --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz

@@ -56,6 +56,15 @@ const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
 const STREAM_HTTP_REQUEST: u32 = 0;
 const CLOCK_MONOTONIC: u32 = 1;
 
+/// Declares the host's calls; the bench build times them.
+#[cfg(not(feature = "bench"))]
+macro_rules! host_calls {
+    ($($calls:tt)*) => { $($calls)* };
+}
+#[cfg(feature = "bench")]
+use super::bench::host_calls;
+
+host_calls! {
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
@@ -109,6 +118,7 @@ unsafe extern "C" {
 unsafe extern "C" {
     fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
     fn random_get(into: *mut u8, size: usize) -> u32;
+}
 }
 
 fn check(status: u32) -> Result<(), HostError> {

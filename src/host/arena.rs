@@ -97,5 +97,7 @@ fn allocate(size: usize) -> *mut u8 {
 // SAFETY: the name is the ABI's; no other symbol of the module has it.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    #[cfg(feature = "bench")]
+    super::bench::room();
     allocate(size)
 }

@@ -42,6 +42,8 @@ pub extern "C" fn proxy_on_configure(root: u32, size: usize) -> u32 {
 /// A context begins: a root when it has no parent, else a stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
+    #[cfg(feature = "bench")]
+    let _timed = super::bench::callback!("proxy_on_context_create");
     if parent != 0 {
         plugin::with(|plugin| plugin.begin(context, parent));
     }
@@ -52,11 +54,15 @@ pub extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
 pub extern "C" fn proxy_on_tick(root: u32) {
     let callback = Callback::enter();
     plugin::with(|plugin| plugin.tick(&callback, root));
+    #[cfg(feature = "bench")]
+    super::bench::tell();
 }
 
 /// A stream's request headers are there.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_request_headers(stream: u32, _count: u32, end_of_stream: u32) -> u32 {
+    #[cfg(feature = "bench")]
+    let _timed = super::bench::callback!("proxy_on_request_headers");
     let callback = Callback::enter();
     plugin::with(|plugin| plugin.request_headers(&callback, stream, end_of_stream != 0)).unwrap_or(Action::Continue)
         as u32
@@ -66,6 +72,8 @@ pub extern "C" fn proxy_on_request_headers(stream: u32, _count: u32, end_of_stre
 /// not, so there is nothing to this for bodies that nobody counts.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_request_body(stream: u32, bytes: usize, end_of_stream: u32) -> u32 {
+    #[cfg(feature = "bench")]
+    let _timed = super::bench::callback!("proxy_on_request_body");
     let callback = Callback::enter();
     let action =
         plugin::with(|plugin| plugin.request_body(stream, bytes, end_of_stream != 0)).unwrap_or(Action::Continue);
@@ -76,6 +84,8 @@ pub extern "C" fn proxy_on_request_body(stream: u32, bytes: usize, end_of_stream
 /// A stream's response headers are there.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_response_headers(stream: u32, _count: u32, end_of_stream: u32) -> u32 {
+    #[cfg(feature = "bench")]
+    let _timed = super::bench::callback!("proxy_on_response_headers");
     let callback = Callback::enter();
     plugin::with(|plugin| plugin.response_headers(&callback, stream, end_of_stream != 0));
     Action::Continue as u32
@@ -84,6 +94,8 @@ pub extern "C" fn proxy_on_response_headers(stream: u32, _count: u32, end_of_str
 /// A stream's response trailers are there.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_response_trailers(stream: u32, _count: u32) -> u32 {
+    #[cfg(feature = "bench")]
+    let _timed = super::bench::callback!("proxy_on_response_trailers");
     let callback = Callback::enter();
     plugin::with(|plugin| plugin.response_trailers(&callback, stream));
     Action::Continue as u32
@@ -93,6 +105,8 @@ pub extern "C" fn proxy_on_response_trailers(stream: u32, _count: u32) -> u32 {
 /// read here, so that a callback for the log would tell nothing that this one does not.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_delete(context: u32) {
+    #[cfg(feature = "bench")]
+    let _timed = super::bench::callback!("proxy_on_delete");
     let callback = Callback::enter();
     plugin::with(|plugin| plugin.close(&callback, context));
 }

@@ -8,6 +8,8 @@
 
 mod abi;
 mod arena;
+#[cfg(feature = "bench")]
+mod bench;
 mod configuration;
 mod entry;
 mod log;

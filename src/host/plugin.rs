@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::config;
 use crate::control::Nanos;
-use crate::engine::held::Waiting;
+use crate::engine::held::{Held, Waiting};
 use crate::engine::stats::{self, Registry};
 use crate::engine::{Decision, Engine, MOST_OWN_BYTES, SplitMix64, Stream, Updates, client_left};
 use crate::share::{Memory, SharedState};
@@ -203,7 +203,8 @@ impl Plugin {
                     Action::Continue => {
                         let _ = abi::continue_request();
                     }
-                    Action::Pause if open.held.is_some() => self.world.waiting.stays(),
+                    // From one queue to another a request might go on and on, while no time passes.
+                    Action::Pause if matches!(open.held, Some(Held::Until(_))) => self.world.waiting.stays(),
                     Action::Pause => {}
                 }
             }

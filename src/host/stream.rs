@@ -15,7 +15,8 @@ use super::arena::Callback;
 /// One stream: the engine that decided about it, which a newer one may have replaced since, and what it holds.
 pub struct Open {
     pub engine: Rc<RefCell<Engine>>,
-    pub permit: Permit,
+    /// By pointer: it is large, and goes from hand to hand.
+    pub permit: Box<Permit>,
     /// For what it is held, if it is.
     pub held: Option<Held>,
 }
@@ -30,7 +31,8 @@ pub struct Streams {
     /// Contexts of streams whose requests are still to come, with their roots: the last one, as a rule.
     begun: Vec<(u32, u32)>,
     /// Permits of streams that are gone, for their memory.
-    spare: Vec<Permit>,
+    #[expect(clippy::vec_box, reason = "they go into streams and come back by pointer")]
+    spare: Vec<Box<Permit>>,
 }
 
 /// More spare permits than streams usually begin and end at once would be memory for nothing.
@@ -49,7 +51,7 @@ impl Streams {
     }
 
     /// A permit for a stream that may come to hold something.
-    pub fn permit(&mut self, context: u32) -> Permit {
+    pub fn permit(&mut self, context: u32) -> Box<Permit> {
         let mut permit = self.spare.pop().unwrap_or_default();
         permit.of_stream(context);
         permit
@@ -76,7 +78,7 @@ impl Streams {
         }
     }
 
-    fn spare(&mut self, permit: Permit) {
+    fn spare(&mut self, permit: Box<Permit>) {
         // One that still holds something could not be settled: it must not pass that on to another stream.
         if self.spare.len() < SPARE && permit.is_empty() {
             self.spare.push(permit);

@@ -150,7 +150,8 @@ fn measure() -> String {
     time(&mut report, "set filter state", CALLS, || unsafe {
         proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len())
     });
-    for bytes in [16, 1040] {
+    // One that is there and empty returns no bytes: the host does not ask for room.
+    for bytes in [0, 16, 1040] {
         let page = vec![0u8; bytes];
         let key = [b"page/", bytes.to_string().as_bytes()].concat();
         // SAFETY, for both: as above.

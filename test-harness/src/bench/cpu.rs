@@ -79,18 +79,44 @@ impl Watched {
         Ok(Self { schedstats })
     }
 
-    /// Nanoseconds on a processor so far, of all together. Exact while a thread sleeps; else up to the scheduler's last
-    /// look at it.
+    /// What the kernel has noted so far, of all together. Exact while a thread sleeps; else up to the scheduler's last look
+    /// at it.
     ///
     /// # Errors
     /// A thread is gone, or the kernel does not account for threads.
-    pub fn nanos(&self) -> Result<u64> {
-        self.schedstats.iter().map(|path| nanos(path)).sum()
+    pub fn account(&self) -> Result<Account> {
+        let mut sum = Account::default();
+        for path in &self.schedstats {
+            let text = fs::read_to_string(path).context("the kernel has no per-thread accounting")?;
+            let account = account(&text).with_context(|| format!("not an account of a thread: {text:?}"))?;
+            sum = Account { ran: sum.ran + account.ran, waited: sum.waited + account.waited };
+        }
+        Ok(sum)
     }
 }
 
-fn nanos(schedstat: &str) -> Result<u64> {
-    let text = fs::read_to_string(schedstat).context("the kernel has no per-thread accounting")?;
-    let first = text.split_ascii_whitespace().next().unwrap_or_default();
-    first.parse().with_context(|| format!("not an account of a thread: {text:?}"))
+/// What threads have had of the processors, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Time on a processor.
+    pub ran: u64,
+    /// Time ready to run while others had it.
+    pub waited: u64,
+}
+
+fn account(schedstat: &str) -> Option<Account> {
+    let mut numbers = schedstat.split_ascii_whitespace().map(str::parse);
+    Some(Account { ran: numbers.next()?.ok()?, waited: numbers.next()?.ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedstat_tells_time_run_and_time_waited() {
+        assert_eq!(account("120 34 5\n"), Some(Account { ran: 120, waited: 34 }));
+        assert_eq!(account("120"), None);
+        assert_eq!(account(""), None);
+    }
 }

@@ -7,18 +7,25 @@
 //!
 //! Each round sends one burst to every variant, in an order drawn anew, and every burst is held against the same round's burst
 //! without a filter: what the machine does meanwhile falls on all alike. Medians and quartiles are of these differences.
+//!
+//! Where the time goes inside the plugin is told by a build of it that times its callbacks and calls (feature `bench`), at a
+//! listener of its own: what that timing costs is in no other figure.
 
 mod budgets;
 mod client;
 mod cpu;
+mod memory;
+mod method;
 mod modules;
 mod output;
+mod output_scale;
 mod page;
 mod results;
 mod run;
 mod scale;
 mod soak;
 mod statistics;
+mod timed;
 mod variants;
 
 use std::path::PathBuf;
@@ -30,10 +37,11 @@ use self::modules::Modules;
 use self::run::Bench;
 use self::statistics::Spread;
 
-pub use self::output::{growth_json, growth_terminal, json, terminal};
+pub use self::output::{json, terminal};
+pub use self::output_scale::{json as scale_json, terminal as scale_terminal};
 pub use self::page::html;
 pub use self::results::Results;
-pub use self::scale::{Growth, measure as scale};
+pub use self::scale::{Scale, measure as scale};
 pub use self::soak::{Sample, Soak, soak};
 
 /// How much is measured.
@@ -43,6 +51,8 @@ pub struct Options {
     pub rounds: usize,
     /// Requests per burst.
     pub requests: usize,
+    /// No more rounds are begun after so long.
+    pub at_most: Duration,
     /// Requests per second of the loads at fixed rates.
     pub rates: Vec<f64>,
     /// How long each of those lasts.
@@ -59,39 +69,48 @@ pub struct Options {
 /// A module or Envoy is missing, Envoy does not start, or a request was not answered with 200.
 pub async fn measure(options: &Options, told: impl Fn(String) + Send + Sync) -> Result<Results> {
     const PROBE: &str = "probe";
+    const TIMED_BURSTS: usize = 21;
     let start = Instant::now();
     let modules = Modules::find()?;
     let variants = variants::all(&modules, options.against.as_deref())?;
     told(format!("starting Envoy with {} listeners, seed {}", variants.len(), options.seed));
-    let mut bench = Bench::start(variants, Some(run::probe(PROBE, &modules.probe)), 1, options.seed).await?;
+    let timed = variants::timed(&modules);
+    let others = vec![run::probe(PROBE, &modules.probe), timed.listener()];
+    let mut bench = Bench::start(variants, others, 1, options.seed).await?;
+    // A round that does not count, after which no VM has a reason to grow.
+    bench.added(&Options { rounds: 0, ..options.clone() }, |_| {})?;
+    let warm = bench.vm_bytes().await?;
     let added = bench.added(options, |round| {
         if round % 10 == 0 {
             told(format!("bursts: round {round} of {}", options.rounds));
         }
     })?;
     let at_rates =
-        bench.at_rates(&run::AT_RATES, options, |title, rate| told(format!("{rate} requests/s: {title}")))?;
+        bench.at_rates(&run::AT_RATES, options, |rate, turn| told(format!("{rate} requests/s: turn {turn}")))?;
+    let vm_bytes = (warm, bench.vm_bytes().await?);
+    told("inside the plugin".into());
+    let timed = bench.timed(&timed, TIMED_BURSTS, options.requests).await?;
     told("calls to the host".into());
     let host_calls = bench.host_calls(PROBE).await?;
-    let budgets = budgets::all(&added, options.seed);
+    let budgets = budgets::all(&added, &timed, vm_bytes, options.seed);
     let base = Spread::of(&added.first().map(|added| added.base.clone()).unwrap_or_default());
-    let mut results = Results { method: Vec::new(), base, added, at_rates, host_calls, budgets, took: start.elapsed() };
-    results.method = method(options, &results)?;
-    Ok(results)
-}
-
-fn method(options: &Options, results: &Results) -> Result<Vec<(String, String)>> {
-    let modules: PathBuf = crate::envoy::locate::tidegate_wasm()?;
-    let bytes = std::fs::metadata(&modules)?.len();
-    let base = results.base;
-    let rows = [
-        ("Tidegate", format!("{}, {bytes} bytes", env!("CARGO_PKG_VERSION"))),
-        ("Envoy", crate::envoy::locate::envoy()?.version()?),
-        ("Machine", crate::report::machine()),
-        ("Seed", options.seed.to_string()),
-        ("Bursts", format!("{} rounds of {} requests per variant", options.rounds, options.requests)),
+    let mut results = Results {
+        method: method::of_run(options.seed, Some(options))?,
+        base,
+        added,
+        at_rates,
+        timed,
+        host_calls,
+        budgets,
+        seed: options.seed,
+        took: start.elapsed(),
+    };
+    let rounds = results.added.first().map_or(0, |added| added.rounds.len());
+    let more = [
+        ("Rounds measured", rounds.to_string()),
         ("Without a filter", format!("{:.1} us a request ({:.1} to {:.1})", base.median, base.lower, base.upper)),
         ("Took", format!("{:.0} s", results.took.as_secs_f64())),
     ];
-    Ok(rows.map(|(name, value)| (name.to_owned(), value)).into())
+    results.method.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    Ok(results)
 }

@@ -15,6 +15,8 @@ pub struct Modules {
     pub minimal: PathBuf,
     /// Times calls to the host.
     pub probe: PathBuf,
+    /// Tidegate's bench build, which times what it does.
+    pub timed: PathBuf,
 }
 
 impl Modules {
@@ -30,6 +32,6 @@ impl Modules {
             }
             Ok(path)
         };
-        Ok(Self { stock: find("stock")?, minimal: find("minimal")?, probe: find("probe")? })
+        Ok(Self { stock: find("stock")?, minimal: find("minimal")?, probe: find("probe")?, timed: find("timed")? })
     }
 }

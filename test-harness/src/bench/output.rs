@@ -5,14 +5,10 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::budgets::Budget;
+use super::results::AtRate;
 use super::results::Results;
-use super::scale::Growth;
-use super::statistics::Spread;
-
-/// What the columns of the table of added time hold.
-pub const ADDED: [&str; 4] = ["added", "quartiles", "of Envoy's three", "of the request"];
-/// What the columns of the table of fixed rates hold.
-pub const AT_RATE: [&str; 6] = ["rate", "answered", "worker busy", "p50", "p99", "p99.9"];
+use super::statistics::{Range, Spread};
+use super::timed::Part;
 
 /// A table: what its columns are, and its rows with their names.
 pub struct Table<const N: usize> {
@@ -23,59 +19,95 @@ pub struct Table<const N: usize> {
 }
 
 /// What each variant added.
-pub fn added(results: &Results) -> Table<4> {
+pub fn added(results: &Results) -> Table<5> {
     let native = results.added.iter().find(|added| added.title == super::variants::title::NATIVE);
     let native = native.map_or(f64::NAN, |added| added.spread().median);
     let rows = results.added.iter().skip(1).map(|added| {
         let Spread { lower, median, upper } = added.spread();
+        let Range { low, high, .. } = added.range(results.seed);
         let cells = [
             format!("{median:+.2} us"),
+            format!("{low:+.2} to {high:+.2}"),
             format!("{lower:+.2} to {upper:+.2}"),
             format!("{:.2} x", median / native),
             format!("{:+.1} %", 100.0 * median / results.base.median),
         ];
         (added.title.to_owned(), cells)
     });
-    Table { columns: ADDED, rows: rows.collect() }
+    let columns = ["added", "its range", "half of all rounds", "of Envoy's three", "of the request"];
+    Table { columns, rows: rows.collect() }
+}
+
+/// The lowest and the highest.
+fn extremes(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max))
+}
+
+fn micros(latencies: &crate::client::Latencies, percent: f64) -> f64 {
+    latencies.percentile(percent).as_secs_f64() * 1e6
 }
 
 /// Load at fixed rates.
-pub fn at_rates(results: &Results) -> Table<6> {
+pub fn at_rates(results: &Results) -> Table<7> {
     let rows = results.at_rates.iter().map(|one| {
-        let micros = |percent| format!("{:.0} us", one.latencies.percentile(percent).as_secs_f64() * 1e6);
-        let [p50, p99, p999] = [50.0, 99.0, 99.9].map(micros);
-        let throughput = format!("{:.0}/s", one.throughput);
-        (one.title.to_owned(), [format!("{}/s", one.rate), throughput, format!("{:.1} %", one.busy), p50, p99, p999])
+        let latency = |percent| format!("{:.0} us", micros(&one.latencies, percent));
+        let (low, high) = extremes(one.turns.iter().map(|turn| micros(turn, 99.0)));
+        let cells = [
+            format!("{}/s", one.rate),
+            format!("{:.0}/s", Spread::of(&one.throughput).median),
+            format!("{:.1} %", Spread::of(&one.busy).median),
+            latency(50.0),
+            latency(99.0),
+            format!("{low:.0} to {high:.0}"),
+            latency(99.9),
+        ];
+        (one.title.to_owned(), cells)
     });
-    Table { columns: AT_RATE, rows: rows.collect() }
+    let columns = ["rate", "answered", "worker busy", "p50", "p99", "p99 in each turn", "p99.9"];
+    Table { columns, rows: rows.collect() }
 }
 
-/// How it grows.
-pub fn growth_terminal(all: &[Growth]) -> String {
-    let mut out = String::new();
-    for Growth { title, added } in all {
-        let base = Spread::of(&added.first().map(|added| added.base.clone()).unwrap_or_default());
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "\n{title}: {:.1} us a request without a filter", base.median);
-        let rows = added.iter().skip(1).map(|added| {
-            let Spread { lower, median, upper } = added.spread();
-            (added.title.to_owned(), [format!("{median:+.2} us"), format!("{lower:+.2} to {upper:+.2}")])
-        });
-        table(&mut out, &Table { columns: ["added", "quartiles"], rows: rows.collect() });
-    }
-    out
-}
-
-/// The same for other tools.
-pub fn growth_json(all: &[Growth]) -> Value {
-    let of = |growth: &Growth| {
-        let rows = growth
-            .added
-            .iter()
-            .map(|added| json!({"variant": added.title, "rounds_us": added.rounds, "base_us": added.base}));
-        json!({"title": growth.title, "added": rows.collect::<Vec<_>>()})
+/// What a request costs inside the plugin.
+pub fn callbacks(results: &Results) -> Table<4> {
+    let row = |part: &Part| {
+        let own = part.own.unwrap_or_default();
+        let cells = [
+            format!("{:.2}", part.times.median),
+            format!("{:.0} ns", part.nanos.median),
+            format!("{:.0} to {:.0}", part.nanos.lower, part.nanos.upper),
+            format!("{:.0} ns", own.median),
+        ];
+        (part.name.clone(), cells)
     };
-    all.iter().map(of).collect()
+    let columns = ["times a request", "each", "quartiles", "in its own code"];
+    Table { columns, rows: results.timed.callbacks.iter().map(row).collect() }
+}
+
+/// What calls to the host cost a request.
+pub fn calls(results: &Results) -> Table<4> {
+    Table { columns: ["times a request", "each", "quartiles", "a request"], rows: call_rows(&results.timed.calls) }
+}
+
+/// One row for each call.
+pub fn call_rows(parts: &[Part]) -> Vec<(String, [String; 4])> {
+    let row = |part: &Part| {
+        let cells = [
+            format!("{:.2}", part.times.median),
+            format!("{:.0} ns", part.nanos.median),
+            format!("{:.0} to {:.0}", part.nanos.lower, part.nanos.upper),
+            format!("{:.0} ns", part.times.median * part.nanos.median),
+        ];
+        (part.name.clone(), cells)
+    };
+    parts.iter().map(row).collect()
+}
+
+/// What else the bench build counts.
+pub fn counted(results: &Results) -> String {
+    format!(
+        "{:.2} calls returned bytes, and {:.2} allocations were made inside the VM, per request.",
+        results.timed.returning_bytes.median, results.timed.allocations.median
+    )
 }
 
 /// What calls to the host cost.
@@ -91,8 +123,9 @@ impl Budget {
     /// What was measured, in words.
     pub fn measured_text(&self) -> String {
         match self.measured {
-            None => "not measured".into(),
-            Some(ratio) => format!("{:.2} x, {:.2} to {:.2}", ratio.value, ratio.low, ratio.high),
+            None => "not measured: what it is held against cannot be told from nothing".into(),
+            Some(Range { low, value, high }) if low == high => format!("measured {value:.2} {}", self.unit),
+            Some(Range { low, value, high }) => format!("measured {value:.2} {}, {low:.2} to {high:.2}", self.unit),
         }
     }
 }
@@ -101,16 +134,24 @@ impl Budget {
 pub fn terminal(results: &Results) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "\nWhat each filter adds to a request, in the worker's time");
+    let _ = writeln!(
+        out,
+        "\nWhat each filter adds to a request, in the worker's time (range: where 90 of 100 resamplings of the rounds put \
+         the median)"
+    );
     table(&mut out, &added(results));
     let _ = writeln!(out, "\nLoad at fixed rates");
     table(&mut out, &at_rates(results));
-    let _ = writeln!(out, "\nWhat calls to the host cost inside the VM");
+    let _ = writeln!(out, "\nInside the plugin, all three controls: its callbacks");
+    table(&mut out, &callbacks(results));
+    let _ = writeln!(out, "\nInside the plugin, all three controls: its calls to the host");
+    table(&mut out, &calls(results));
+    let _ = writeln!(out, "  {}", counted(results));
+    let _ = writeln!(out, "\nCalls to the host in a loop inside a VM");
     table(&mut out, &host_calls(results));
     let _ = writeln!(out, "\nBudgets (with the range of 90 in 100 resamplings)");
     for budget in &results.budgets {
-        let _ =
-            writeln!(out, "  {:<11}  {} (measured {})", budget.verdict().text(), budget.claim, budget.measured_text());
+        let _ = writeln!(out, "  {:<11}  {} ({})", budget.verdict().text(), budget.claim, budget.measured_text());
     }
     let _ = writeln!(out);
     for (name, value) in &results.method {
@@ -119,7 +160,7 @@ pub fn terminal(results: &Results) -> String {
     out
 }
 
-fn table<const N: usize>(out: &mut String, table: &Table<N>) {
+pub(super) fn table<const N: usize>(out: &mut String, table: &Table<N>) {
     let wide = |text: &str| text.chars().count();
     let first = table.rows.iter().map(|(name, _)| wide(name)).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(|column| {
@@ -133,31 +174,69 @@ fn table<const N: usize>(out: &mut String, table: &Table<N>) {
     }
 }
 
+pub(super) fn spread(s: Spread) -> Value {
+    json!({"lower_quartile": s.lower, "median": s.median, "upper_quartile": s.upper})
+}
+
+pub(super) fn range(r: Range) -> Value {
+    json!({"value": r.value, "low": r.low, "high": r.high})
+}
+
+pub(super) fn part(part: &Part) -> Value {
+    json!({
+        "name": part.name, "per_request": spread(part.times), "ns": spread(part.nanos), "own_ns": part.own.map(spread),
+        "refused_per_1000": spread(part.refused),
+        "interrupted_per_1000": spread(part.interrupted)
+    })
+}
+
+pub(super) fn method(rows: &[(String, String)]) -> Value {
+    rows.iter().map(|(name, value)| (name.to_lowercase(), json!(value))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn at_rate(one: &AtRate) -> Value {
+    let turns = one.turns.iter().zip(&one.throughput).zip(&one.busy).map(|((turn, throughput), busy)| {
+        json!({
+            "throughput": throughput, "worker_busy_percent": busy,
+            "p50_us": micros(turn, 50.0), "p99_us": micros(turn, 99.0), "p99_9_us": micros(turn, 99.9)
+        })
+    });
+    json!({
+        "variant": one.title, "rate": one.rate, "throughput": spread(Spread::of(&one.throughput)),
+        "worker_busy_percent": spread(Spread::of(&one.busy)), "p50_us": micros(&one.latencies, 50.0),
+        "p99_us": micros(&one.latencies, 99.0), "p99_9_us": micros(&one.latencies, 99.9),
+        "requests": one.latencies.count(), "turns": turns.collect::<Vec<_>>()
+    })
+}
+
 /// Everything, with every round.
 pub fn json(results: &Results) -> Value {
-    let spread = |s: Spread| json!({"lower_quartile": s.lower, "median": s.median, "upper_quartile": s.upper});
     let added = results.added.iter().map(|added| {
-        json!({"variant": added.title, "added_us": spread(added.spread()), "rounds_us": added.rounds, "base_us": added.base})
-    });
-    let at_rates = results.at_rates.iter().map(|one| {
-        let micros = |percent| one.latencies.percentile(percent).as_micros();
         json!({
-            "variant": one.title, "rate": one.rate, "throughput": one.throughput, "worker_busy_percent": one.busy,
-            "p50_us": micros(50.0), "p99_us": micros(99.0), "p99_9_us": micros(99.9)
+            "variant": added.title, "added_us": spread(added.spread()), "median_us": range(added.range(results.seed)),
+            "rounds_us": added.rounds, "base_us": added.base
         })
     });
     let calls = results.host_calls.iter().map(|call| json!({"call": call.name, "ns": spread(call.nanos)}));
     let budgets = results.budgets.iter().map(|budget| {
-        let ratio = budget.measured.map(|ratio| json!({"value": ratio.value, "low": ratio.low, "high": ratio.high}));
-        json!({"claim": budget.claim, "bound": budget.bound, "measured": ratio, "verdict": budget.verdict().text()})
+        json!({
+            "claim": budget.claim, "bound": budget.bound, "unit": budget.unit, "measured": budget.measured.map(range),
+            "verdict": budget.verdict().text()
+        })
     });
-    let method: serde_json::Map<_, _> =
-        results.method.iter().map(|(name, value)| (name.to_lowercase(), json!(value))).collect();
+    let timed = &results.timed;
     json!({
-        "method": method,
+        "method": method(&results.method),
+        "seed": results.seed,
         "base_us": spread(results.base),
         "added": added.collect::<Vec<_>>(),
-        "at_rates": at_rates.collect::<Vec<_>>(),
+        "at_rates": results.at_rates.iter().map(at_rate).collect::<Vec<_>>(),
+        "in_the_plugin": {
+            "callbacks": timed.callbacks.iter().map(part).collect::<Vec<_>>(),
+            "calls": timed.calls.iter().map(part).collect::<Vec<_>>(),
+            "returning_bytes_per_request": spread(timed.returning_bytes),
+            "allocations_per_request": spread(timed.allocations)
+        },
         "host_calls": calls.collect::<Vec<_>>(),
         "budgets": budgets.collect::<Vec<_>>()
     })

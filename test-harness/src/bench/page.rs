@@ -25,29 +25,48 @@ pub fn html(results: &Results) -> String {
     );
     let budgets: String = results.budgets.iter().map(budget).collect();
     let main = format!(
-        "{}{}{}{}{}",
+        "{}{}{}{}{}{}",
         section(
             "added",
             "Added time",
-            "Bars are medians over all rounds; the thin lines span the middle half of them.",
-            &format!("<figure>{}</figure>{}", chart(&results.added), table("added", &output::added(results)))
+            "Bars are medians over all rounds. The thick lines are where 90 of 100 resamplings of the rounds put the median, \
+             the thin ones span the middle half of the rounds.",
+            &format!(
+                "<figure>{}</figure>{}",
+                chart(&results.added, results.seed),
+                table("added", &output::added(results))
+            )
         ),
         section(
             "budgets",
             "Budgets",
-            "Ratios within this run, with the range in which 90 of 100 resamplings of its rounds put them.",
+            "Within this run. Ratios have the range in which 90 of 100 resamplings of its rounds put them.",
             &format!("<ul class=\"budgets\">{budgets}</ul>")
         ),
         section(
             "rates",
             "At fixed rates",
-            "Requests leave when they are due, whether or not earlier ones have been answered; latency counts from then.",
+            "Requests leave when they are due, whether or not earlier ones have been answered; latency counts from then. \
+             Variants take turns. A worker near 100 % busy is beyond what it can carry: latencies then tell of the queue.",
             &table("rates", &output::at_rates(results))
         ),
         section(
+            "inside",
+            "Inside the plugin",
+            "A build of Tidegate that times itself, with all three controls. What timing costs is taken off; what it costs \
+             the proxy to call into the VM and to come back is not in here.",
+            &format!(
+                "{}{}<p class=\"muted\">{}</p>",
+                table("inside", &output::callbacks(results)),
+                table("inside", &output::calls(results)),
+                output::counted(results)
+            )
+        ),
+        section(
             "calls",
-            "Calls to the host",
-            "Timed inside the VM. What returns bytes calls back into the VM for room to put them.",
+            "Calls to the host in a loop",
+            "Timed inside a VM that does nothing else, so with warm caches. What returns bytes calls back into the VM for \
+             room to put them: that the shared data of 16 bytes costs more than that of none is such a crossing.",
             &table("calls", &output::host_calls(results))
         ),
         method(&results.method)
@@ -68,7 +87,7 @@ fn budget(budget: &Budget) -> String {
         Verdict::Unclear => "unclear",
     };
     format!(
-        "<li class=\"{class}\"><strong>{}</strong> {} <span class=\"muted\">measured {}</span></li>",
+        "<li class=\"{class}\"><strong>{}</strong> {} <span class=\"muted\">{}</span></li>",
         budget.verdict().text(),
         escape(budget.claim),
         escape(&budget.measured_text())
@@ -89,9 +108,9 @@ fn table<const N: usize>(id: &str, table: &Table<N>) -> String {
     )
 }
 
-fn chart(all: &[Added]) -> String {
-    let rows: Vec<_> = all.iter().skip(1).map(|added| (added.title, added.spread())).collect();
-    let most = rows.iter().map(|(_, spread)| spread.upper).fold(0.0, f64::max);
+fn chart(all: &[Added], seed: u64) -> String {
+    let rows: Vec<_> = all.iter().skip(1).map(|added| (added.title, added.spread(), added.range(seed))).collect();
+    let most = rows.iter().map(|(_, spread, range)| spread.upper.max(range.high)).fold(0.0, f64::max);
     let ticks = ticks(most, 6);
     let x = Scale::linear((0.0, ticks.last().copied().unwrap_or(1.0)), (LEFT, RIGHT));
     let bottom = TOP + ROW * rows.len() as f64;
@@ -105,14 +124,20 @@ fn chart(all: &[Added]) -> String {
         svg.push_str(&line("grid", (x.at(tick), TOP - 6.0), (x.at(tick), bottom)));
         svg.push_str(&text("middle muted", x.at(tick), TOP - 12.0, &label));
     }
-    for ((title, spread), row) in rows.iter().zip(0u32..) {
+    for ((title, spread, range), row) in rows.iter().zip(0u32..) {
         let middle = TOP + ROW * (f64::from(row) + 0.5);
         let class = if title.starts_with("Tidegate") { "area served" } else { "area other" };
         let bar = (middle - BAR / 2.0, middle + BAR / 2.0);
         svg.push_str(&text("end", LEFT - 10.0, middle + 4.0, title));
         svg.push_str(&rectangle(class, (LEFT, x.at(spread.median)), bar));
         svg.push_str(&line("spread", (x.at(spread.lower), middle), (x.at(spread.upper), middle)));
-        svg.push_str(&text("value", x.at(spread.upper) + 8.0, middle + 4.0, &format!("{:.2}", spread.median)));
+        svg.push_str(&line("range", (x.at(range.low), middle), (x.at(range.high), middle)));
+        svg.push_str(&text(
+            "value",
+            x.at(spread.upper.max(range.high)) + 8.0,
+            middle + 4.0,
+            &format!("{:.2}", spread.median),
+        ));
     }
     svg.push_str("</svg>");
     svg

@@ -10,18 +10,18 @@ use rand_chacha::ChaCha8Rng;
 use super::Options;
 use super::client::{Client, Upstream};
 use super::cpu::{self, Cores, Watched};
-use super::results::{Added, AtRate, HostCall};
+use super::results::{Added, AtRate, Cost, HostCall};
 use super::statistics::Spread;
-use super::variants::{self, Variant, write_request};
+use super::variants::{self, More, Variant, write_request};
 use crate::client::Latencies;
 use crate::envoy::{Cluster, Envoy, Listener};
 
 /// Connections of a burst, and how long their messages gather: the worker is woken for dozens at a time, so that what is
 /// measured is the work and not the waking.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
 const GATHER: Duration = Duration::from_micros(500);
-/// Connections for load at a fixed rate: as many as can be busy before latency is worth nothing.
-const OPEN_CONNECTIONS: usize = 64;
+/// In so many turns comes the load at a fixed rate, so that what the machine does meanwhile falls on all variants.
+const TURNS: u32 = 5;
 /// How often the host calls are timed.
 const PROBES: usize = 21;
 
@@ -40,13 +40,15 @@ impl Bench {
     ///
     /// # Errors
     /// A module or Envoy is missing, or Envoy does not start.
-    pub async fn start(variants: Vec<Variant>, probe: Option<Listener>, workers: u32, seed: u64) -> Result<Self> {
+    pub async fn start(variants: Vec<Variant>, others: Vec<Listener>, workers: u32, seed: u64) -> Result<Self> {
         // Several workers need all the cores there are.
         let cores = if workers == 1 { Cores::find()? } else { None };
         let upstream = Upstream::start()?;
         let builder = Envoy::builder().cluster(Cluster::new("backend", upstream.address()?)).log_level("warn");
         let builder = builder.concurrency(workers);
-        let listeners = variants.iter().map(Variant::listener).chain(probe);
+        // The kernel would give a worker more connections than another, or none.
+        let balanced = |listener: Listener| if workers == 1 { listener } else { listener.balanced() };
+        let listeners = variants.iter().map(Variant::listener).chain(others).map(balanced);
         let envoy = listeners.fold(builder, |builder, listener| builder.listener(listener)).start().await?;
         let process = envoy.process_id()?;
         if let Some(cores) = cores {
@@ -57,7 +59,7 @@ impl Bench {
     }
 
     /// Runs what measures on the clients' core.
-    fn aside<T: Send>(&mut self, act: impl FnOnce(&mut Self) -> Result<T> + Send) -> Result<T> {
+    pub(super) fn aside<T: Send>(&mut self, act: impl FnOnce(&mut Self) -> Result<T> + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 if let Some(cores) = self.cores {
@@ -72,7 +74,7 @@ impl Bench {
     }
 
     /// What each variant adds: in every round each gets one burst, in a new random order, and is held against the same
-    /// round's burst without a filter. `told` hears of every round.
+    /// round's burst without a filter. `told` hears of every round. There are fewer rounds where they would take too long.
     ///
     /// # Errors
     /// A request was not answered with 200.
@@ -81,22 +83,26 @@ impl Bench {
             let connect = |variant: &Variant| Client::connect(bench.envoy.address(variant.title), CONNECTIONS);
             let mut clients = bench.variants.iter().map(connect).collect::<Result<Vec<_>>>()?;
             let mut order: Vec<_> = (0..clients.len()).collect();
-            let mut added: Vec<_> = bench
-                .variants
-                .iter()
-                .map(|variant| Added { title: variant.title, base: Vec::new(), rounds: Vec::new() })
-                .collect();
+            let mut added: Vec<_> =
+                bench.variants.iter().map(|variant| Added { title: variant.title, ..Added::default() }).collect();
+            let variants = bench.variants.clone();
+            let start = Instant::now();
             // The first round warms up.
             for round in 0..=options.rounds {
+                if round > 1 && start.elapsed() > options.at_most {
+                    break;
+                }
                 order.shuffle(&mut bench.random);
-                let mut micros = vec![0.0; clients.len()];
+                let mut costs = vec![Cost::default(); clients.len()];
                 for &at in &order {
-                    micros[at] = bench.burst(at, &mut clients[at], options.requests)?;
+                    costs[at] = bench.burst(&variants[at], &mut clients[at], options.requests)?;
                 }
                 if round > 0 {
-                    for (added, &cost) in added.iter_mut().zip(&micros) {
-                        added.base.push(micros[0]);
-                        added.rounds.push(cost - micros[0]);
+                    for (added, cost) in added.iter_mut().zip(&costs) {
+                        added.base.push(costs[0].ran);
+                        added.rounds.push(cost.ran - costs[0].ran);
+                        added.waited.push(cost.waited);
+                        added.speed.push(cost.speed);
                     }
                 }
                 told(round);
@@ -112,13 +118,31 @@ impl Bench {
     pub fn send_for(&mut self, variant: usize, time: Duration) -> Result<u64> {
         const AT_ONCE: usize = 1_000;
         self.aside(|bench| {
-            let mut client = Client::connect(bench.envoy.address(bench.variants[variant].title), CONNECTIONS)?;
+            let variant = bench.variants[variant].clone();
+            let mut client = Client::connect(bench.envoy.address(variant.title), CONNECTIONS)?;
             let (start, mut sent) = (Instant::now(), 0);
             while start.elapsed() < time {
-                bench.burst(variant, &mut client, AT_ONCE)?;
+                bench.burst(&variant, &mut client, AT_ONCE)?;
                 sent += AT_ONCE as u64;
             }
             Ok(sent)
+        })
+    }
+
+    /// Sends so many requests to one variant, from one of its clients after the other.
+    ///
+    /// # Errors
+    /// A request was not answered with 200.
+    pub fn send_in_turn(&mut self, variant: usize, requests: usize) -> Result<()> {
+        self.aside(|bench| {
+            let Variant { title, keys, more, .. } = bench.variants[variant];
+            let mut client = Client::connect(bench.envoy.address(title), CONNECTIONS)?;
+            let mut key = 0;
+            let write = |into: &mut Vec<u8>| {
+                write_request(into, key, more);
+                key = (key + 1) % keys;
+            };
+            client.run(&mut bench.upstream, requests, GATHER, |_| Duration::ZERO, write, |_| {})
         })
     }
 
@@ -127,19 +151,35 @@ impl Bench {
         &self.envoy
     }
 
-    /// Microseconds of the workers' time per request.
-    fn burst(&mut self, variant: usize, client: &mut Client, requests: usize) -> Result<f64> {
-        let Variant { keys, title, headers, .. } = self.variants[variant];
-        let before = self.workers.nanos()?;
+    /// Memory of the largest of the plugin's VMs, as it tells.
+    ///
+    /// # Errors
+    /// It does not tell.
+    pub async fn vm_bytes(&self) -> Result<u64> {
+        let stats = self.envoy.stats().await?;
+        Ok(stats.stat("tidegate_vm_memory_bytes", &[]).context("Tidegate does not tell its memory")? as u64)
+    }
+
+    /// A burst of requests to a variant, as fast as they are answered.
+    pub(super) fn burst(&mut self, variant: &Variant, client: &mut Client, requests: usize) -> Result<Cost> {
+        let &Variant { keys, title, more, .. } = variant;
+        let (start, before) = (Instant::now(), self.workers.account()?);
         let random = &mut self.random;
-        let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys), headers);
+        let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys), more);
         client
             .run(&mut self.upstream, requests, GATHER, |_| Duration::ZERO, write, |_| {})
             .with_context(|| title.to_owned())?;
-        Ok((self.workers.nanos()? - before) as f64 / requests as f64 / 1_000.0)
+        let after = self.workers.account()?;
+        let micros = |nanos: u64| nanos as f64 / requests as f64 / 1_000.0;
+        Ok(Cost {
+            ran: micros(after.ran - before.ran),
+            waited: micros(after.waited - before.waited),
+            speed: requests as f64 / start.elapsed().as_secs_f64(),
+        })
     }
 
-    /// Some variants under load that does not wait for answers.
+    /// Some variants under load that does not wait for answers, at each rate in turns and in an order drawn anew in each
+    /// turn. Before each a burst opens its connections.
     ///
     /// # Errors
     /// A request was not answered with 200.
@@ -147,36 +187,50 @@ impl Bench {
         &mut self,
         titles: &[&str],
         options: &Options,
-        told: impl Fn(&str, f64) + Sync,
+        told: impl Fn(f64, u32) + Sync,
     ) -> Result<Vec<AtRate>> {
         self.aside(|bench| {
-            let mut found = Vec::new();
+            let mut variants: Vec<_> =
+                bench.variants.iter().filter(|variant| titles.contains(&variant.title)).cloned().collect();
+            let mut all = Vec::new();
             for &rate in &options.rates {
-                for at in 0..bench.variants.len() {
-                    let (title, keys) = (bench.variants[at].title, bench.variants[at].keys);
-                    if !titles.contains(&title) {
-                        continue;
+                let mut found: Vec<_> = variants.iter().map(|variant| AtRate::new(variant.title, rate)).collect();
+                for turn in 1..=TURNS {
+                    told(rate, turn);
+                    variants.shuffle(&mut bench.random);
+                    for variant in &variants {
+                        if let Some(into) = found.iter_mut().find(|found| found.title == variant.title) {
+                            bench.at_rate(variant, options.at_rate / TURNS, into)?;
+                        }
                     }
-                    told(title, rate);
-                    let requests = (rate * options.at_rate.as_secs_f64()) as usize;
-                    let mut client = Client::connect(bench.envoy.address(title), OPEN_CONNECTIONS)?;
-                    let due = |n: usize| Duration::from_secs_f64(n as f64 / rate);
-                    let mut latencies = Latencies::default();
-                    let random = &mut bench.random;
-                    let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys), 0);
-                    let (start, before) = (Instant::now(), bench.workers.nanos()?);
-                    client
-                        .run(&mut bench.upstream, requests, Duration::ZERO, due, write, |latency| {
-                            latencies.record(latency)
-                        })
-                        .with_context(|| format!("{title} at {rate}/s"))?;
-                    let seconds = start.elapsed().as_secs_f64();
-                    let busy = (bench.workers.nanos()? - before) as f64 / seconds / 1e7;
-                    found.push(AtRate { title, rate, throughput: requests as f64 / seconds, busy, latencies });
                 }
+                all.extend(found);
             }
-            Ok(found)
+            Ok(all)
         })
+    }
+
+    fn at_rate(&mut self, variant: &Variant, time: Duration, into: &mut AtRate) -> Result<()> {
+        let (title, keys, rate) = (variant.title, variant.keys, into.rate);
+        let mut client = Client::connect(self.envoy.address(title), CONNECTIONS)?;
+        self.burst(variant, &mut client, 2 * CONNECTIONS)?;
+        let requests = (rate * time.as_secs_f64()) as usize;
+        let due = |n: usize| Duration::from_secs_f64(n as f64 / rate);
+        let mut latencies = Latencies::default();
+        let random = &mut self.random;
+        let write = |into: &mut Vec<u8>| write_request(into, random.random_range(0..keys), More::default());
+        let (start, before) = (Instant::now(), self.workers.account()?);
+        client
+            .run(&mut self.upstream, requests, Duration::ZERO, due, write, |latency| {
+                latencies.record(latency);
+                into.latencies.record(latency);
+            })
+            .with_context(|| format!("{title} at {rate}/s"))?;
+        let seconds = start.elapsed().as_secs_f64();
+        into.throughput.push(requests as f64 / seconds);
+        into.busy.push((self.workers.account()?.ran - before.ran) as f64 / seconds / 1e7);
+        into.turns.push(latencies);
+        Ok(())
     }
 
     /// What calls to the host cost inside the VM, as the probe's listener tells.
@@ -200,8 +254,18 @@ impl Bench {
                 all[row].1.push(nanos);
             }
         }
+        if let Some(crossing) = crossing(&all) {
+            all.push(("into the VM and back: 16 bytes less 0".to_owned(), crossing));
+        }
         Ok(all.into_iter().map(|(name, nanos)| HostCall { name, nanos: Spread::of(&nanos) }).collect())
     }
+}
+
+/// What a crossing into the VM takes: reading shared data that is there and empty needs none, reading 16 bytes one.
+fn crossing(all: &[(String, Vec<f64>)]) -> Option<Vec<f64>> {
+    let read = |bytes: &str| all.iter().find(|(name, _)| name == &format!("read shared data, {bytes} bytes"));
+    let ((_, some), (_, none)) = read("16").zip(read("0"))?;
+    Some(some.iter().zip(none).map(|(some, none)| some - none).collect())
 }
 
 /// The listener of the module that times calls to the host.
@@ -211,5 +275,23 @@ pub fn probe(title: &str, module: &std::path::Path) -> Listener {
 }
 
 /// The variants that are put under load at fixed rates.
-pub const AT_RATES: [&str; 4] =
-    [variants::title::NONE, variants::title::STOCK, variants::title::NATIVE, variants::title::ALL];
+pub const AT_RATES: [&str; 5] = [
+    variants::title::NONE,
+    variants::title::STOCK,
+    variants::title::NATIVE,
+    variants::title::UNMATCHED,
+    variants::title::ALL,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crossing_is_what_reading_bytes_takes_more_than_reading_none() {
+        let row = |bytes: u32, nanos: &[f64]| (format!("read shared data, {bytes} bytes"), nanos.to_vec());
+        let all = [row(0, &[90.0, 100.0]), row(16, &[490.0, 530.0]), row(1040, &[600.0, 600.0])];
+        assert_eq!(crossing(&all), Some(vec![400.0, 430.0]));
+        assert_eq!(crossing(&all[..1]), None);
+    }
+}

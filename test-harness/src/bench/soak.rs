@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::run::Bench;
-use super::variants;
+use super::{method, output, variants};
 
 /// How things stood at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,8 @@ pub struct Sample {
 /// A soak.
 #[derive(Debug)]
 pub struct Soak {
+    /// Names and values: versions, seed, machine.
+    pub method: Vec<(String, String)>,
     /// Worker threads.
     pub workers: u32,
     /// In the order of time.
@@ -42,19 +44,18 @@ const WARM: f64 = 0.1;
 /// # Errors
 /// Tidegate or Envoy is missing, Envoy does not start, or a request was not answered with 200.
 pub async fn soak(time: Duration, seed: u64, told: impl Fn(String)) -> Result<Soak> {
-    let mut bench = Bench::start(variants::soak()?, None, WORKERS, seed).await?;
+    let mut bench = Bench::start(variants::soak()?, Vec::new(), WORKERS, seed).await?;
     let start = Instant::now();
     let (mut requests, mut samples) = (0, Vec::new());
     while start.elapsed() < time {
         requests += bench.send_for(0, time / SAMPLES)?;
-        let stats = bench.envoy().stats().await?;
-        let vm_bytes = stats.stat("tidegate_vm_memory_bytes", &[]).context("Tidegate does not tell its memory")? as u64;
+        let vm_bytes = bench.vm_bytes().await?;
         let sample =
             Sample { at: start.elapsed(), requests, vm_bytes, resident_bytes: bench.envoy().resident_bytes()? };
         told(format!("{:.0} s: {requests} requests", sample.at.as_secs_f64()));
         samples.push(sample);
     }
-    Ok(Soak { workers: WORKERS, samples })
+    Ok(Soak { method: method::of_run(seed, None)?, workers: WORKERS, samples })
 }
 
 impl Soak {
@@ -64,6 +65,11 @@ impl Soak {
         let warm = self.samples.iter().find(|sample| sample.at.as_secs_f64() >= WARM * last.at.as_secs_f64())?;
         let more = |now: u64, then: u64| now.cast_signed().saturating_sub(then.cast_signed());
         Some((more(last.vm_bytes, warm.vm_bytes), more(last.resident_bytes, warm.resident_bytes)))
+    }
+
+    /// Requests per second over all of it.
+    pub fn speed(&self) -> f64 {
+        self.samples.last().map_or(0.0, |last| last.requests as f64 / last.at.as_secs_f64())
     }
 
     /// For the terminal.
@@ -76,7 +82,16 @@ impl Soak {
             let _ = writeln!(out, "  {:>5.0} s  {requests:>12}  {vm:>8} KiB  {process:>8} KiB", at.as_secs_f64());
         }
         if let Some((vm, process)) = self.growth() {
-            let _ = writeln!(out, "Once warm a VM grew by {vm} bytes and the process by {} KiB.", process / 1024);
+            let flat = if vm > 0 { "not flat" } else { "flat" };
+            let _ = writeln!(
+                out,
+                "{flat}: once warm the largest VM grew by {vm} bytes, and the process by {} KiB, over {:.0} requests/s.",
+                process / 1024,
+                self.speed()
+            );
+        }
+        for (name, value) in &self.method {
+            let _ = writeln!(out, "{name}: {value}");
         }
         out
     }
@@ -90,7 +105,10 @@ impl Soak {
             })
         });
         let growth = self.growth().map(|(vm, process)| json!({"vm_bytes": vm, "resident_bytes": process}));
-        json!({"workers": self.workers, "samples": samples.collect::<Vec<_>>(), "growth_once_warm": growth})
+        json!({
+            "method": output::method(&self.method), "requests_per_second": self.speed(), "workers": self.workers,
+             "samples": samples.collect::<Vec<_>>(), "growth_once_warm": growth
+        })
     }
 }
 
@@ -106,10 +124,13 @@ mod tests {
             vm_bytes,
             resident_bytes: 1_000 + second,
         };
-        let soak =
-            |last| Soak { workers: 1, samples: vec![sample(1, 5), sample(10, 7), sample(50, 7), sample(100, last)] };
+        let soak = |last| Soak {
+            method: Vec::new(),
+            workers: 1,
+            samples: vec![sample(1, 5), sample(10, 7), sample(50, 7), sample(100, last)],
+        };
         assert_eq!(soak(7).growth(), Some((0, 90)));
         assert_eq!(soak(9).growth(), Some((2, 90)));
-        assert_eq!(Soak { workers: 1, samples: Vec::new() }.growth(), None);
+        assert_eq!(Soak { method: Vec::new(), workers: 1, samples: Vec::new() }.growth(), None);
     }
 }

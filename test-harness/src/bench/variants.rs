@@ -15,9 +15,18 @@ pub struct Variant {
     pub title: &'static str,
     /// How many clients its requests come from.
     pub keys: u32,
-    /// How many more headers they have than usual.
-    pub headers: usize,
+    /// Which headers they have more than usual.
+    pub more: More,
     filters: Vec<HttpFilter>,
+}
+
+/// Headers beside the usual ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct More {
+    /// So many.
+    pub count: usize,
+    /// So long is the value of each.
+    pub bytes: usize,
 }
 
 /// Names by which budgets find their variants.
@@ -35,9 +44,11 @@ pub mod title {
     /// The same from many clients.
     pub const MANY_KEYS: &str = "Tidegate: all three, 1 000 000 keys";
     /// The same beside one policy that does not match.
-    pub const TWO: &str = "Tidegate: all three, 2 policies";
-    /// The same beside 199.
-    pub const TWO_HUNDRED: &str = "Tidegate: all three, 200 policies";
+    pub const TWO: &str = "Tidegate: all three + 1 other policy";
+    /// The same beside 200.
+    pub const TWO_HUNDRED: &str = "Tidegate: all three + 200 others";
+    /// The three controls in the bench build.
+    pub const TIMED: &str = "timed";
 }
 
 /// Headers of a request as Tidegate sees it, where no more are asked for.
@@ -48,9 +59,10 @@ const FEW: u32 = 100;
 /// Clients of one.
 const MANY: u32 = 1_000_000;
 
-const RATE: &str = "Tidegate: a rate limit";
+/// One page that all requests want.
+pub const RATE: &str = "Tidegate: a rate limit without a key";
 
-fn key() -> Value {
+pub(super) fn key() -> Value {
     json!([{"header": "x-api-key"}])
 }
 
@@ -80,7 +92,7 @@ fn adaptive() -> Value {
 }
 
 /// The three controls in a policy that matches, and others that do not.
-fn beside(others: usize, key: &Value) -> Value {
+pub(super) fn beside(others: usize, key: &Value) -> Value {
     let other = |n: usize| {
         let path = json!({"prefix": format!("/service-{n}/")});
         json!({"name": format!("other-{n}"), "match": {"path": path}, "rate_limits": [{"name": "all", "rate": "100/s"}]})
@@ -89,7 +101,7 @@ fn beside(others: usize, key: &Value) -> Value {
 }
 
 fn few(title: &'static str, filters: Vec<HttpFilter>) -> Variant {
-    Variant { title, keys: FEW, headers: 0, filters }
+    Variant { title, keys: FEW, more: More::default(), filters }
 }
 
 fn module(name: &str, path: &Path) -> HttpFilter {
@@ -126,17 +138,47 @@ fn native() -> Vec<HttpFilter> {
     ]
 }
 
+/// Work like that of the three controls as one would write it in Lua, each worker for itself: a token bucket for each client,
+/// a place in flight, failures among the last answers, and a header that tells what is left.
+const LUA: &str = r#"
+local buckets, in_flight, answered, failed = {}, 0, 0, 0
+function envoy_on_request(handle)
+  local key = handle:headers():get("x-api-key")
+  local now = tonumber(handle:timestampString(EnvoyTimestampResolution.MICROSECOND))
+  if key == nil or in_flight >= 1000 or (answered > 100 and failed * 2 > answered) then
+    handle:respond({[":status"] = "503"}, "")
+    return
+  end
+  local bucket = buckets[key]
+  if bucket == nil then
+    bucket = {100000, now}
+    buckets[key] = bucket
+  end
+  local tokens = math.min(100000, bucket[1] + (now - bucket[2]) * 0.1)
+  if tokens < 1 then
+    handle:respond({[":status"] = "429"}, "")
+    return
+  end
+  bucket[1], bucket[2] = tokens - 1, now
+  in_flight = in_flight + 1
+  handle:streamInfo():dynamicMetadata():set("bench", "left", tokens - 1)
+end
+function envoy_on_response(handle)
+  in_flight = in_flight - 1
+  answered = answered + 1
+  if string.byte(handle:headers():get(":status")) == 53 then failed = failed + 1 end
+  if answered > 10000 then answered, failed = answered / 2, failed / 2 end
+  local left = handle:streamInfo():dynamicMetadata():get("bench")["left"]
+  handle:headers():add("ratelimit", "\"clients\";r=" .. math.floor(left))
+end
+"#;
+
 fn lua() -> HttpFilter {
-    let script = "function envoy_on_request(handle)\n\
-                  local key = handle:headers():get(\"x-api-key\")\n\
-                  local path = handle:headers():get(\":path\")\n\
-                  if key == nil or path == nil then handle:respond({[\":status\"] = \"400\"}, \"\") end\n\
-                  end\n";
     HttpFilter::Raw(json!({
         "name": "envoy.filters.http.lua",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-            "default_source_code": {"inline_string": script}
+            "default_source_code": {"inline_string": LUA}
         }
     }))
 }
@@ -160,7 +202,7 @@ pub fn all(modules: &Modules, against: Option<&Path>) -> Result<Vec<Variant>> {
         few("do-nothing wasm filter, minimal", vec![module("minimal", &modules.minimal)]),
         few("Envoy's local_ratelimit", vec![HttpFilter::local_ratelimit(1_000_000_000, "1s")]),
         few(title::NATIVE, native()),
-        few("Lua filter that reads two headers", vec![lua()]),
+        few("Lua filter of similar work", vec![lua()]),
         policy(title::UNMATCHED, "unmatched", &unmatched),
         policy(RATE, "rate", &json!([{"name": "all", "rate_limits": rate_limit(&json!([]))}])),
         policy("Tidegate: a keyed rate limit", "keyed", &json!([{"name": "all", "rate_limits": rate_limit(&key)}])),
@@ -170,7 +212,7 @@ pub fn all(modules: &Modules, against: Option<&Path>) -> Result<Vec<Variant>> {
         policy(title::ALL, "all", &all_three),
         Variant { keys: MANY, ..policy(title::MANY_KEYS, "many", &all_three) },
         policy(title::TWO, "two", &beside(1, &key)),
-        policy(title::TWO_HUNDRED, "two-hundred", &beside(199, &key)),
+        policy(title::TWO_HUNDRED, "two-hundred", &beside(200, &key)),
     ];
     if let Some(other) = against {
         let policy = |title, name: &str, policies: &Value| few(title, vec![tidegate(other, name, policies)]);
@@ -221,13 +263,32 @@ pub fn by_size() -> Result<Vec<Variant>> {
     ])
 }
 
-/// No filter and the three controls, with requests of so many headers more.
+/// No filter and the three controls, with requests of some headers more.
 ///
 /// # Errors
 /// Tidegate has not been built.
-pub fn by_headers(headers: usize) -> Result<Vec<Variant>> {
+pub fn by_headers(more: More) -> Result<Vec<Variant>> {
     let all = vec![tidegate(&locate::tidegate_wasm()?, "all", &json!([controls(&key())]))];
-    Ok([few(title::NONE, vec![]), few(title::ALL, all)].map(|variant| Variant { headers, ..variant }).into())
+    Ok([few(title::NONE, vec![]), few(title::ALL, all)].map(|variant| Variant { more, ..variant }).into())
+}
+
+/// The three controls in the bench build.
+pub fn timed(modules: &Modules) -> Variant {
+    few(title::TIMED, vec![tidegate(&modules.timed, "timed", &json!([controls(&key())]))])
+}
+
+/// The limit without a key in the bench build.
+pub fn timed_rate(modules: &Modules) -> Variant {
+    let policies = json!([{"name": "all", "rate_limits": rate_limit(&json!([]))}]);
+    few(title::TIMED, vec![tidegate(&modules.timed, "timed", &policies)])
+}
+
+/// These policies, and requests of so many clients.
+///
+/// # Errors
+/// Tidegate has not been built.
+pub fn of_policies(policies: &Value, keys: u32) -> Result<Variant> {
+    Ok(Variant { keys, ..few(title::ALL, vec![tidegate(&locate::tidegate_wasm()?, "all", policies)]) })
 }
 
 /// The three controls beside others, with a million keys: what a soak is run on.
@@ -239,8 +300,8 @@ pub fn soak() -> Result<Vec<Variant>> {
     Ok(vec![Variant { keys: MANY, ..few(title::MANY_KEYS, vec![filter]) }])
 }
 
-/// Writes the request of one client, with so many headers more than usual. All have the same length, whoever sends them.
-pub fn write_request(into: &mut Vec<u8>, key: u32, headers: usize) {
+/// Writes the request of one client, with some headers more than usual. All have the same length, whoever sends them.
+pub fn write_request(into: &mut Vec<u8>, key: u32, more: More) {
     use std::io::Write;
     // A Vec takes whatever is written.
     let _ = write!(
@@ -248,8 +309,8 @@ pub fn write_request(into: &mut Vec<u8>, key: u32, headers: usize) {
         "GET /v1/orders/42?page=2 HTTP/1.1\r\nhost: shop.example.com\r\nuser-agent: bench/1.0\r\naccept: */*\r\n\
          accept-encoding: gzip\r\nx-api-key: key-{key:07}\r\nx-request-source: bench\r\n"
     );
-    for header in 0..headers {
-        let _ = write!(into, "x-more-{header:03}: a value of twenty-four b\r\n");
+    for header in 0..more.count {
+        let _ = write!(into, "x-more-{header:03}: {:v<1$}\r\n", "", more.bytes);
     }
     into.extend_from_slice(b"\r\n");
 }

@@ -23,6 +23,9 @@ pub(super) struct Arguments {
     /// Requests per burst
     #[arg(long, default_value_t = 1000)]
     requests: usize,
+    /// No more rounds are begun after so long: the whole run then ends within ten minutes
+    #[arg(long, value_name = "DURATION", default_value = "6m", value_parser = parse::duration)]
+    at_most: Duration,
     /// A load at this fixed rate; may be repeated
     #[arg(long, default_values = ["1000", "5000"], value_parser = parse::rate)]
     rate: Vec<f64>,
@@ -32,7 +35,7 @@ pub(super) struct Arguments {
     /// Another build of Tidegate to measure beside dist/tidegate.wasm, to see what a change brings
     #[arg(long)]
     against: Option<PathBuf>,
-    /// In place of all that: what is added with more workers, policies, keys and headers
+    /// In place of all that: what is added with more workers, policies, keys and headers, and memory
     #[arg(long, conflicts_with = "soak")]
     scale: bool,
     /// In place of all that: requests at full speed for so long, to see whether any memory grows
@@ -47,7 +50,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let Arguments { rounds, requests, rate, duration, against, scale, soak, seed, output } = arguments;
+    let Arguments { rounds, requests, at_most, rate, duration, against, scale, soak, seed, output } = arguments;
     std::fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
     let write = |name: &str, value: &Value| {
         std::fs::write(output.join(name), serde_json::to_vec_pretty(value)?)
@@ -60,11 +63,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
         write("soak.json", &soak.json())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let options = Options { rounds, requests, rates: rate, at_rate: duration, against, seed };
+    let options = Options { rounds, requests, at_most, rates: rate, at_rate: duration, against, seed };
     if scale {
-        let growth = bench::scale(&options, told).await?;
-        print!("{}", bench::growth_terminal(&growth));
-        write("scale.json", &bench::growth_json(&growth))?;
+        let scale = bench::scale(&options, told).await?;
+        print!("{}", bench::scale_terminal(&scale));
+        write("scale.json", &bench::scale_json(&scale))?;
         return Ok(ExitCode::SUCCESS);
     }
     let results = bench::measure(&options, told).await?;

@@ -153,6 +153,7 @@ impl Builder {
             admin: ([127, 0, 0, 1], 0).into(),
             listeners: std::collections::BTreeMap::new(),
             first_cluster: self.clusters.first().map(|cluster| cluster.name.clone()),
+            workers: self.concurrency,
             deliveries: self.dynamic.then_some(1),
         };
         if let Err(error) = envoy.become_ready(&self.listeners).await {

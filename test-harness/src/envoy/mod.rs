@@ -47,6 +47,7 @@ pub struct Envoy {
     admin: SocketAddr,
     listeners: BTreeMap<String, SocketAddr>,
     first_cluster: Option<String>,
+    workers: u32,
     /// How often the listeners were delivered by file; none when they are static.
     deliveries: Option<u32>,
 }
@@ -82,6 +83,11 @@ impl Envoy {
     /// There is none of this name.
     pub fn address(&self, listener: &str) -> SocketAddr {
         *self.listeners.get(listener).unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.listeners))
+    }
+
+    /// How many worker threads it has.
+    pub fn workers(&self) -> u32 {
+        self.workers
     }
 
     /// Where the admin interface listens.
@@ -215,14 +221,22 @@ impl Envoy {
     /// # Errors
     /// The admin interface does not answer, or the listener has no such stats.
     pub async fn busy_workers(&self, listener: &str) -> Result<usize> {
+        Ok(self.connections(listener).await?.into_iter().filter(|number| *number > 0).count())
+    }
+
+    /// How many connections each worker has had at this listener.
+    ///
+    /// # Errors
+    /// The admin interface does not answer, or the listener has no such stats.
+    pub async fn connections(&self, listener: &str) -> Result<Vec<u64>> {
         // By their own names: whether a listener's name becomes a label depends on what it looks like.
         let text = self.admin_get(&format!("/stats?filter=listener.{listener}.worker_")).await?;
         let connections = text.lines().filter_map(|line| line.split_once(".downstream_cx_total: "));
-        let connections: Vec<_> = connections.map(|(_, number)| number != "0").collect();
+        let connections = connections.map(|(_, number)| number.trim().parse()).collect::<Result<Vec<_>, _>>()?;
         if connections.is_empty() {
             bail!("no stats of workers at listener {listener}: {text}");
         }
-        Ok(connections.into_iter().filter(|busy| *busy).count())
+        Ok(connections)
     }
 
     /// Waits until the stats fulfil a condition: `condition` gives a value, or what is still missing.

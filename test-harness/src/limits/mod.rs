@@ -50,8 +50,8 @@ fn capacity(at: f64) -> f64 {
     slots as f64 / SERVICE_TIME.as_secs_f64()
 }
 
-fn model(slots: usize) -> Model {
-    Model { serves_the_gone: true, ..Model::new(slots, SERVICE_TIME) }
+fn model() -> Model {
+    Model { serves_the_gone: true, ..Model::new(SLOTS, SERVICE_TIME) }
 }
 
 fn ways() -> Vec<(String, Option<HttpFilter>)> {
@@ -88,7 +88,7 @@ pub async fn play(seed: u64) -> Result<Vec<Run>> {
 async fn one(name: String, filter: Option<HttpFilter>, seed: u64) -> Result<Run> {
     let [overload, halved, restored, calm, end] = TIMES;
     let upstream = Upstream::start().await?;
-    upstream.model(Some(model(SLOTS)));
+    upstream.model(Some(model()));
     let listener = Listener::new("main");
     let listener = filter.into_iter().fold(listener, Listener::filter);
     let cluster = Cluster::new("upstream", upstream.address());
@@ -102,7 +102,7 @@ async fn one(name: String, filter: Option<HttpFilter>, seed: u64) -> Result<Run>
     let changes = async {
         for (at, slots) in [(halved, SLOTS / 2), (restored, SLOTS)] {
             tokio::time::sleep_until(begin + seconds(at)).await;
-            upstream.model(Some(model(slots)));
+            upstream.slots(slots);
         }
     };
     let watched = async {

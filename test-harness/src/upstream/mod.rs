@@ -153,6 +153,13 @@ impl Upstream {
         }
     }
 
+    /// Gives the model so many slots from now on. Whoever is being served is served to the end, and whoever waits goes on waiting.
+    pub fn slots(&self, number: usize) {
+        if let Some(model) = &*lock(&self.shared.model) {
+            model.resize(number);
+        }
+    }
+
     /// Resets all connections; new ones are accepted.
     pub fn reset_connections(&self) {
         self.shared.epoch.send_modify(|epoch| *epoch += 1);

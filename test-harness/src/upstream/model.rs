@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::lock;
@@ -28,15 +28,24 @@ pub struct Model {
 #[derive(Debug)]
 pub(super) struct Server {
     model: Model,
-    slots: Semaphore,
-    /// Since when each idle slot has been idle.
-    idle_since: Mutex<Vec<Instant>>,
+    free: Semaphore,
+    slots: Mutex<Slots>,
     random: Mutex<Option<ChaCha8Rng>>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    number: usize,
+    /// So many of those in use are to go when they are idle.
+    leaving: usize,
+    /// Since when each idle slot has been idle.
+    idle_since: Vec<Instant>,
 }
 
 /// A slot in use. It is idle from `until` on, or from the moment its request went away.
 struct Slot<'a> {
     server: &'a Server,
+    permit: Option<SemaphorePermit<'a>>,
     until: Option<Instant>,
 }
 
@@ -55,13 +64,29 @@ impl Model {
 impl Server {
     pub(super) fn new(model: Model) -> Arc<Self> {
         let random = Mutex::new(model.seed.map(ChaCha8Rng::seed_from_u64));
-        let idle_since = Mutex::new(vec![Instant::now(); model.slots]);
-        Arc::new(Self { model, slots: Semaphore::new(model.slots), idle_since, random })
+        let slots = Slots { number: model.slots, leaving: 0, idle_since: vec![Instant::now(); model.slots] };
+        Arc::new(Self { model, free: Semaphore::new(model.slots), slots: Mutex::new(slots), random })
     }
 
     /// Lets everybody go who waits or is yet to come.
     pub(super) fn stop(&self) {
-        self.slots.close();
+        self.free.close();
+    }
+
+    /// Has so many slots from now on. Whoever is being served is served to the end, and whoever waits goes on waiting.
+    pub(super) fn resize(&self, number: usize) {
+        let mut slots = lock(&self.slots);
+        let fewer = slots.number.saturating_sub(number);
+        let gone = self.free.forget_permits(fewer);
+        let idle = slots.idle_since.len().saturating_sub(gone);
+        slots.idle_since.truncate(idle);
+        slots.leaving += fewer - gone;
+        let more = number.saturating_sub(slots.number);
+        let stay = more.min(slots.leaving);
+        slots.leaving -= stay;
+        slots.idle_since.extend(std::iter::repeat_n(Instant::now(), more - stay));
+        slots.number = number;
+        self.free.add_permits(more - stay);
     }
 
     /// Returns once the request has been served.
@@ -79,9 +104,9 @@ impl Server {
     async fn occupy_a_slot(&self) {
         let arrival = Instant::now();
         // Stopped: served at once.
-        let Ok(_permit) = self.slots.acquire().await else { return };
-        let idle_since = lock(&self.idle_since).pop().unwrap_or(arrival);
-        let mut slot = Slot { server: self, until: None };
+        let Ok(permit) = self.free.acquire().await else { return };
+        let idle_since = lock(&self.slots).idle_since.pop().unwrap_or(arrival);
+        let mut slot = Slot { server: self, permit: Some(permit), until: None };
         let end = idle_since.max(arrival) + self.service_time();
         tokio::time::sleep_until(end).await;
         slot.until = Some(end);
@@ -95,6 +120,12 @@ impl Server {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        lock(&self.server.idle_since).push(self.until.unwrap_or_else(Instant::now));
+        let mut slots = lock(&self.server.slots);
+        if slots.leaving == 0 {
+            slots.idle_since.push(self.until.unwrap_or_else(Instant::now));
+        } else if let Some(permit) = self.permit.take() {
+            slots.leaving -= 1;
+            permit.forget();
+        }
     }
 }
