@@ -178,6 +178,27 @@ async fn a_model_carries_its_capacity_and_a_queue_grows_beyond_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_go_when_they_are_idle_and_come_at_once_and_nobody_who_waits_is_let_go() {
+    let upstream = Upstream::start().await.unwrap();
+    let service = Duration::from_millis(100);
+    // Rounds that eight requests take, and that they would take if slots stayed, or did not come.
+    let cases: [(usize, &[usize], u32, u32); 4] =
+        [(4, &[2], 3, 8), (4, &[1], 5, 8), (1, &[8], 1, 8), (4, &[1, 4], 2, 5)];
+    for (slots, changes, least, less) in cases {
+        upstream.model(Some(Model::new(slots, service)));
+        let start = std::time::Instant::now();
+        let asking: Vec<_> = (0..8).map(|_| tokio::spawn(client::get(upstream.address(), "/"))).collect();
+        upstream.wait_for_concurrent(8, SOON).await.unwrap();
+        changes.iter().for_each(|slots| upstream.slots(*slots));
+        for asking in asking {
+            asking.await.unwrap().unwrap();
+        }
+        let took = start.elapsed();
+        assert!((least * service..less * service).contains(&took), "{slots} slots, then {changes:?}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_can_go_on_serving_whom_nobody_waits_for() {
     let upstream = Upstream::start().await.unwrap();
     let service = Duration::from_millis(200);

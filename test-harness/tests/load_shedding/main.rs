@@ -17,12 +17,15 @@ mod support;
 mod adaptive;
 mod bodies;
 mod death;
+mod drops;
 mod ends;
 mod places;
 mod priority;
 mod queue;
 mod stalls;
 mod throttle;
+mod updates;
+mod wake;
 
 use serde_json::{Value, json};
 use tidegate_harness::envoy::{Listener, Tidegate};
