@@ -66,6 +66,8 @@ enum Accepting {
 /// What the connections share.
 struct Shared {
     book: Arc<Book>,
+    /// Held while a request is decided about and counted.
+    arriving: Mutex<()>,
     script: Mutex<Script>,
     queue: Mutex<VecDeque<Behaviour>>,
     failing: Mutex<Option<Behaviour>>,
@@ -103,6 +105,7 @@ impl Upstream {
         let address = socket.local_addr()?.as_socket().context("not an internet address")?;
         let shared = Arc::new(Shared {
             book: Arc::new(Book::new(keeps_records)),
+            arriving: Mutex::default(),
             script: Mutex::new(Arc::new(|_: &Asked<'_>| Behaviour::default())),
             queue: Mutex::default(),
             failing: Mutex::default(),

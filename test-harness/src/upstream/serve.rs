@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use super::behaviour::{Answer, Reply};
 use super::seen::Ticket;
-use super::{Asked, Behaviour, MARK, Shared, lock};
+use super::{Asked, Behaviour, MARK, Shared, lock, model};
 use crate::body::{Body, Finish, Step, scripted};
 
 /// One connection's way to end itself.
@@ -80,11 +80,7 @@ async fn serve(
     shared: &Arc<Shared>,
     ending: &Arc<Ending>,
 ) -> Result<Response<Body>, io::Error> {
-    let (method, headers) = (request.method().clone(), request.headers().clone());
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let mut ticket = shared.book.arrive(connection, method, path, headers);
-    let behaviour = shared.decide(&request, ticket.index());
-    let model = lock(&shared.model).clone().filter(|_| behaviour.model);
+    let (mut ticket, behaviour, model) = shared.receive(&request, connection);
     if let Some(model) = model {
         model.serve().await;
     }
@@ -112,6 +108,18 @@ async fn serve(
 }
 
 impl Shared {
+    /// Decides about a request, then counts it: whoever has seen that it is here may change what becomes of the next one,
+    /// and of this one no more.
+    fn receive(&self, request: &Request<Incoming>, connection: u64) -> (Ticket, Behaviour, Option<Arc<model::Server>>) {
+        let (method, headers) = (request.method().clone(), request.headers().clone());
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        // One at a time, so that the number a script is told is the one that the request gets.
+        let _turn = lock(&self.arriving);
+        let behaviour = self.decide(request, self.book.total());
+        let model = lock(&self.model).clone().filter(|_| behaviour.model);
+        (self.book.arrive(connection, method, path, headers), behaviour, model)
+    }
+
     fn decide(&self, request: &Request<Incoming>, index: usize) -> Behaviour {
         if let Some(failing) = lock(&self.failing).clone() {
             return failing;

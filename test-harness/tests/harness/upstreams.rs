@@ -1,5 +1,6 @@
 //! The upstream: each behaviour, as a client behind Envoy sees it, and as the records tell it.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
@@ -25,6 +26,28 @@ async fn the_script_the_queue_and_a_failure_decide_in_turn() {
     upstream.recover();
     statuses.push(client::get(envoy.listener(), "/").await.unwrap().status);
     assert_eq!(statuses, [201, 418, 200, 500, 200]);
+}
+
+/// A test that waited for the fortieth request and then changed the script saw the fortieth answered by the new one, on a
+/// busy machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_counted_when_it_has_been_decided_about() {
+    let upstream = Arc::new(Upstream::start().await.unwrap());
+    let counted = Arc::new(Mutex::new(Vec::new()));
+    upstream.script({
+        let (upstream, counted) = (Arc::downgrade(&upstream), counted.clone());
+        move |asked| {
+            let upstream = upstream.upgrade().unwrap();
+            counted.lock().unwrap().push((asked.index, upstream.total(), upstream.concurrent()));
+            Behaviour::default()
+        }
+    });
+    for _ in 0..2 {
+        assert_eq!(client::get(upstream.address(), "/").await.unwrap().status, 200);
+        upstream.wait_for_concurrent(0, SOON).await.unwrap();
+    }
+    assert_eq!(*counted.lock().unwrap(), [(0, 0, 0), (1, 1, 0)]);
+    assert_eq!(upstream.total(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
