@@ -2,25 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
-use tidegate::control::queue::{Order, Places, Pushed, Queue, Settings, Stake, Standing, Waiting, answered_in};
+use tidegate::control::queue::{Order, Places, Pushed, Queue, Settings, Standing, Waiting, answered_in};
 use tidegate::control::{Beat, Nanos};
 use tidegate::share::Memory;
 
 const MS: Nanos = 1_000_000;
 const START: Nanos = 1_000_000 * MS;
 
-/// Places for all, for a worker that holds this; or none.
-struct Free(Option<Stake>);
+/// Places for all, or none.
+struct Free(bool);
 
-/// A worker that holds nothing has less than its share.
 fn free() -> Free {
-    Free(Some(Stake { held: 0, inflight: 0 }))
+    Free(true)
 }
 
 impl Places for Free {
     type Place = ();
 
-    fn free(&mut self, _: usize) -> Option<Stake> {
+    fn free(&mut self, _: usize) -> bool {
         self.0
     }
 
@@ -36,8 +35,8 @@ struct TooLate(Vec<usize>);
 impl Places for TooLate {
     type Place = ();
 
-    fn free(&mut self, _: usize) -> Option<Stake> {
-        Some(Stake { held: 0, inflight: 0 })
+    fn free(&mut self, _: usize) -> bool {
+        true
     }
 
     fn enter(&mut self, level: usize) -> Option<()> {
@@ -312,23 +311,46 @@ fn a_place_is_left_for_a_more_important_request_that_waits_elsewhere_but_not_for
     assert_eq!(pop(&mut queues[0], START + 20 * MS), Some(3));
 }
 
+/// Who goes on at a worker, at each of so many moments of a millisecond, at which there is a place each time.
+fn each_ms(queue: &mut Queue, share: &Memory, ms: std::ops::Range<u64>) -> Vec<Option<u32>> {
+    ms.map(|ms| queue.pop(share, START + ms * MS, &mut free()).map(|(it, ())| it.id)).collect()
+}
+
 #[test]
-fn a_worker_that_holds_its_share_leaves_places_to_the_others_that_wait() {
+fn a_worker_that_owes_a_place_leaves_the_next_to_the_others_that_wait() {
     let (share, mut queues) = two(Settings { max_length: 20, ..settings(Order::Fifo) });
-    for id in 0..4 {
+    for id in 0..5 {
         wait_at(&mut queues, &share, 0, id, 0);
         wait_at(&mut queues, &share, 1, 10 + id, 0);
     }
-    let mut pop =
-        |held, now| queues[0].pop(&share, now, &mut Free(Some(Stake { held, inflight: 9 }))).map(|(it, ())| it.id);
-    assert_eq!(pop(6, START), None, "5 of 9 are its share and one more");
-    assert_eq!(pop(6, START + 4 * MS), Some(0), "who does not take it");
-    assert_eq!(pop(4, START + 4 * MS), Some(1), "as many as it may hold");
+    let [here, there] = &mut queues;
+    // Half of a place each that goes to one of its own, then a little more, as fewer of them wait.
+    let some = |ids: &[u32]| ids.iter().copied().map(Some).collect::<Vec<_>>();
+    assert_eq!(each_ms(here, &share, 0..6), [&some(&[0, 1])[..], &[None; 4]].concat());
+    // Who does not take it within its turn has lost it, and what was owed is forgotten.
+    assert_eq!(each_ms(here, &share, 6..9), [Some(2), Some(3), None]);
+    assert_eq!(each_ms(there, &share, 9..11), some(&[10, 11]), "what went to others is less than it is due");
+    assert_eq!(each_ms(here, &share, 11..12), some(&[4]), "and what goes to others is paid");
     // Nobody else waits: all places are its own.
-    for _ in 0..4 {
-        queues[1].pop(&share, START, &mut free()).unwrap();
+    assert_eq!(each_ms(there, &share, 12..15), some(&[12, 13, 14]));
+}
+
+#[test]
+fn what_is_owed_at_one_level_is_not_owed_at_another() {
+    let (share, mut queues) = two(Settings { max_length: 20, ..settings(Order::Fifo) });
+    for id in 0..4 {
+        wait_at(&mut queues, &share, 0, id, 0);
+        wait_at(&mut queues, &share, 0, 20 + id, 1);
+        wait_at(&mut queues, &share, 1, 10 + id, 0);
     }
-    assert!(queues[0].pop(&share, START, &mut Free(Some(Stake { held: 9, inflight: 9 }))).is_some());
+    let [here, there] = &mut queues;
+    assert_eq!(each_ms(here, &share, 0..3), [Some(0), Some(1), None]);
+    for id in [0, 1, 2, 3, 10, 11, 12, 13] {
+        let _ = here.remove(&share, id, START) || there.remove(&share, id, START);
+    }
+    let low = Waiting { id: 30, level: 1, since: START, deadline: Nanos::MAX, called: false };
+    assert_eq!(there.push(&share, 1, low, START).unwrap(), Pushed::Queued);
+    assert_eq!(each_ms(here, &share, 3..4), [Some(20)]);
 }
 
 /// A worker whose VM has died takes no place, and its requests count as waiting for some seconds.
@@ -341,17 +363,16 @@ fn places_that_nobody_takes_are_left_more_and_more_seldom() {
             wait_at(&mut queues, &share, 0, id, 1);
             wait_at(&mut queues, &share, 1, 10_000 + id, level);
         }
-        let stake = Some(Stake { held: 9, inflight: 9 });
         let [here, there] = &mut queues;
         let each = |ms| {
             others(ms, there, &share);
-            usize::from(here.pop(&share, START + ms * MS, &mut Free(stake)).is_some())
+            usize::from(here.pop(&share, START + ms * MS, &mut free()).is_some())
         };
         (0..1_000).map(each).sum::<usize>()
     };
     let nobody = |_: u64, _: &mut Queue, _: &Memory| {};
     // It used to be 200, and 47.
-    assert_eq!((served(1, &nobody), served(0, &nobody)), (788, 415));
+    assert_eq!((served(1, &nobody), served(0, &nobody)), (800, 415));
     // The control: while more and more come to wait there each place is left to them for as long as before.
     let more = |ms: u64, there: &mut Queue, share: &Memory| {
         let request = Waiting { id: 20_000 + ms as u32, level: 0, since: START, deadline: Nanos::MAX, called: false };
@@ -379,7 +400,7 @@ fn who_takes_a_place_that_was_left_is_left_the_next_again() {
     };
     assert_eq!([(); 7].map(|()| at_once(here, &mut now)), [0, 1, 2, 4, 8, 16, 16]);
     // Somebody took the one that is left now.
-    assert!(here.pop(&share, now, &mut Free(None)).is_none());
+    assert!(here.pop(&share, now, &mut Free(false)).is_none());
     assert_eq!([(); 4].map(|()| at_once(here, &mut now)), [0, 1, 2, 4]);
 }
 
@@ -389,7 +410,7 @@ fn who_finds_no_place_free_has_not_yielded() {
     wait_at(&mut queues, &share, 0, 1, 1);
     wait_at(&mut queues, &share, 1, 2, 0);
     for ms in 0..100 {
-        assert!(queues[0].pop(&share, START + ms * MS, &mut Free(None)).is_none());
+        assert!(queues[0].pop(&share, START + ms * MS, &mut Free(false)).is_none());
     }
     assert!(queues[0].pop(&share, START + 100 * MS, &mut free()).is_none(), "its turn begins now");
 }

@@ -66,11 +66,6 @@ impl Counted {
         self.held = self.held.saturating_sub(1);
     }
 
-    /// How much of it this worker added.
-    pub fn held(&self) -> i64 {
-        self.held
-    }
-
     /// What it is.
     pub fn total(&self, share: &dyn SharedState) -> i64 {
         share.read(self.total)

@@ -24,48 +24,28 @@
 //!
 //! Each worker holds the requests of its own streams, and can displace or serve only those. How many wait at each level
 //! is known to all, so that a worker *yields*: it leaves a free place alone for the moment if a more important request
-//! waits elsewhere, or if others wait elsewhere at the same level and it holds more places already than its share of
-//! those that wait, plus one. The others look every millisecond or two; a worker that does not take its turn within
-//! `TURN`, because it is busy or dead, loses it. Where turns are lost again and again, more and more places are taken between one
-//! that is left and the next, unless more have come to wait elsewhere: nobody is slowed for long by requests of a worker that
-//! has died, which count until that is noticed. So the order of levels holds over all workers, and of equal ones no
+//! waits elsewhere, or if others wait elsewhere at the same level and it owes them a place: each level's places go to the
+//! workers in proportion to those that wait there (see `debts.rs`, also for how long somebody waits at most). The others look
+//! every millisecond or two; a worker that does not take its turn within `TURN`, because it is busy or dead, loses it. Where
+//! turns are lost again and again, more and more places are taken between one that is left and the next, unless more have
+//! come to wait elsewhere: nobody is slowed for long by requests of a worker that has died, which count until that is noticed. So the order of levels holds over all workers, and of equal ones no
 //! worker's requests starve, at the price of a place that is idle for a moment now and then. Within a level the order is
 //! each worker's own.
 
+mod debts;
 mod request;
+mod settings;
 
 use std::collections::VecDeque;
 
 use super::Nanos;
 use super::counted::{Beat, Counted};
-use super::turns::Turns;
+use super::turns::{Turn, Turns};
 use crate::share::{ShareError, SharedState};
 
+use self::debts::{Crowd, Debts};
 pub use self::request::{Pushed, Standing, Waiting};
-
-/// Who is served first within a level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Newest first and short patience while the queue does not drain.
-    AdaptiveLifo,
-    /// Oldest first.
-    Fifo,
-    /// Newest first.
-    Lifo,
-}
-
-/// What a queue is like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Requests waiting at most, over all workers.
-    pub max_length: u32,
-    /// The longest a request waits.
-    pub max_wait: Nanos,
-    /// Who is served first within a level.
-    pub order: Order,
-    /// Levels of importance, at least 1; level 0 is the most important.
-    pub levels: usize,
-}
+pub use self::settings::{Order, Settings};
 
 /// The patience of a queue that stands is this part of the longest wait.
 const IMPATIENCE: Nanos = 20;
@@ -76,21 +56,12 @@ const TURN: Nanos = 4_000_000;
 /// The same where they are more important.
 const TURN_OF_MORE_IMPORTANT: Nanos = 20_000_000;
 
-/// Places of the limit that a queue is for: what this worker holds, and what all do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stake {
-    /// This worker's.
-    pub held: i64,
-    /// All workers'.
-    pub inflight: i64,
-}
-
 /// The limit that a queue is for, as those who wait for its places see it.
 pub trait Places {
     /// A place.
     type Place;
-    /// Whether one seems free for a level; then who holds how many.
-    fn free(&mut self, level: usize) -> Option<Stake>;
+    /// Whether one seems free for a level.
+    fn free(&mut self, level: usize) -> bool;
     /// Takes one for a level, if it can.
     fn enter(&mut self, level: usize) -> Option<Self::Place>;
 }
@@ -110,6 +81,7 @@ pub struct Queue {
     look_at: Nanos,
     /// Places that are left to others.
     turns: Turns,
+    debts: Debts,
 }
 
 impl Queue {
@@ -129,9 +101,10 @@ impl Queue {
             length: Counted::open(share, name, length)?,
             by_level: (0..several).map(counted).collect::<Result<_, _>>()?,
             empty_at: vec![0; levels.len()],
-            levels,
             look_at: Nanos::MAX,
             turns: Turns::default(),
+            debts: Debts::new(share, name, levels.len())?,
+            levels,
         })
     }
 
@@ -167,6 +140,9 @@ impl Queue {
             // Any number will do: the length of the whole queue is what is bounded.
             let _ = count.enter(share, worker, |_| true)?;
         }
+        if self.here(level) == 0 {
+            self.debts.begins(share, level);
+        }
         if let Some(queue) = self.levels.get_mut(level) {
             // Who has waited elsewhere comes before those who came later.
             let at = queue.partition_point(|waiting| waiting.since <= request.since);
@@ -201,42 +177,38 @@ impl Queue {
         let called = |at: &usize| live(at) && queue.get(*at).is_some_and(|waiting| waiting.called);
         let first = positions.clone().find(called);
         let at = first.or_else(|| if newest { positions.rfind(live) } else { positions.find(live) })?;
-        let Some(stake) = places.free(level) else {
+        if !places.free(level) {
             self.turns.taken();
             return None;
-        };
-        if self.yields(share, level, stake, now) {
+        }
+        let crowd = self.crowd(share, level);
+        if self.yields(share, level, crowd, now) {
             return None;
         }
         let place = places.enter(level)?;
         self.turns.over();
+        self.debts.serves(share, level, crowd);
         let taken = self.levels.get_mut(level)?.remove(at)?;
         self.left(share, level, now);
         Some((taken, place))
     }
 
     /// Whether a free place is left to those who wait elsewhere, this time.
-    fn yields(&mut self, share: &dyn SharedState, level: usize, stake: Stake, now: Nanos) -> bool {
+    fn yields(&mut self, share: &dyn SharedState, level: usize, crowd: Crowd, now: Nanos) -> bool {
         // Nobody has 2^63 requests that wait.
         let more_important = (0..level).map(|level| self.elsewhere(share, level)).fold(0, i64::saturating_add);
-        let (turn, others) = if more_important > 0 {
-            (TURN_OF_MORE_IMPORTANT, more_important)
-        } else if self.has_its_share(share, level, stake) {
-            (TURN, self.elsewhere(share, level))
-        } else {
+        if more_important > 0 {
+            return self.turns.leaves(more_important, TURN_OF_MORE_IMPORTANT, now) == Turn::Left;
+        }
+        if crowd.elsewhere <= 0 || !self.debts.heed(share, level, crowd) {
             self.turns.over();
             return false;
-        };
-        self.turns.leaves(others, turn, now)
-    }
-
-    /// Whether others wait elsewhere at this level, and this worker holds more places than its share of them and one.
-    fn has_its_share(&self, share: &dyn SharedState, level: usize, stake: Stake) -> bool {
-        let elsewhere = self.elsewhere(share, level);
-        let here = self.here(level);
-        // Nobody has 2^32 places and as many requests that wait.
-        let all = here.saturating_add(elsewhere);
-        elsewhere > 0 && stake.held.saturating_sub(1).saturating_mul(all) > stake.inflight.saturating_mul(here)
+        }
+        let turn = self.turns.leaves(crowd.elsewhere, TURN, now);
+        if turn == Turn::Lost {
+            self.debts.forgive(level);
+        }
+        turn == Turn::Left
     }
 
     fn here(&self, level: usize) -> i64 {
@@ -246,6 +218,10 @@ impl Queue {
     /// How many wait at a level, at other workers.
     fn elsewhere(&self, share: &dyn SharedState, level: usize) -> i64 {
         self.at_level(share, level).saturating_sub(self.here(level))
+    }
+
+    fn crowd(&self, share: &dyn SharedState, level: usize) -> Crowd {
+        Crowd { here: self.here(level), elsewhere: self.elsewhere(share, level) }
     }
 
     fn at_level(&self, share: &dyn SharedState, level: usize) -> i64 {
@@ -323,6 +299,8 @@ impl Queue {
                 let older = i64::try_from(older).unwrap_or(i64::MAX).saturating_add(self.elsewhere(share, level));
                 more_important(level).saturating_add(older)
             }
+            // Nor does it pass by those who are owed the next place.
+            _ if self.debts.owes(level) => more_important(level).saturating_add(self.elsewhere(share, level)),
             _ => more_important(level),
         }
     }
@@ -396,6 +374,9 @@ impl Queue {
             count.leave(share);
         }
         self.note_empty(now);
+        if self.here(level) == 0 {
+            self.debts.ends(share, level, Crowd { here: 1, elsewhere: self.elsewhere(share, level) });
+        }
     }
 
     /// Takes out the one who would be served last of the least important level here that gives way to a request of this one.

@@ -1,4 +1,5 @@
-//! How long a free place is left to those who wait elsewhere, and how often once nobody comes for it.
+//! How long a free place is left to those who wait elsewhere, and how often once nobody comes for it. When one is due to them
+//! is not decided here.
 
 use super::Nanos;
 
@@ -17,20 +18,31 @@ pub(super) struct Turns {
     passes: u32,
 }
 
+/// Whose a free place is that others are to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Theirs, still.
+    Left,
+    /// They have not come for it.
+    Lost,
+    /// They have not come for others before.
+    Passed,
+}
+
 impl Turns {
     /// Whether a free place is left to so many who wait elsewhere, for as long as their turn lasts.
-    pub fn leaves(&mut self, others: i64, turn: Nanos, now: Nanos) -> bool {
+    pub fn leaves(&mut self, others: i64, turn: Nanos, now: Nanos) -> Turn {
         // Of those who did not come the last times nobody may be alive. One who has come since may.
         if self.passes > 0 && others <= self.waited {
             self.passes = self.passes.saturating_sub(1);
-            return false;
+            return Turn::Passed;
         }
         if now.saturating_sub(*self.since.get_or_insert(now)) < turn {
-            return true;
+            return Turn::Left;
         }
         (self.passes, self.waited) = ((1 << self.lost) - 1, others);
         self.lost = self.lost.saturating_add(1).min(LOST);
-        false
+        Turn::Lost
     }
 
     /// The place is none of theirs, or was taken here.

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use crate::config::{self, Outcomes, Release};
 use crate::control::Nanos;
 use crate::control::concurrency::{ConcurrencyLimits, Ended, Place, Share, SlotId};
-use crate::control::queue::{self, Stake, Standing, answered_in};
+use crate::control::queue::{self, Standing, answered_in};
 use crate::matching::{KeyBuf, KeyExtractor, Matcher, Request};
 
 use super::Env;
@@ -257,7 +257,7 @@ impl Concurrency {
     fn may_try(&self, seat: Seat, env: &mut Env<'_>) -> bool {
         let Ok(mut limits) = self.limits.try_borrow_mut() else { return true };
         let free = limits.free(env.share, seat.slot, Share::ALL, env.now, env.random);
-        free.is_some_and(|(_, inflight)| inflight == 0) || limits.tries(seat.slot, env.now)
+        free == Some(0) || limits.tries(seat.slot, env.now)
     }
 
     /// A request begins to wait, or fails to.
@@ -383,11 +383,10 @@ pub(super) struct Places<'a, 'e> {
 impl queue::Places for Places<'_, '_> {
     type Place = What;
 
-    fn free(&mut self, level: usize) -> Option<Stake> {
+    fn free(&mut self, level: usize) -> bool {
         let share = self.concurrency.share(level);
-        let mut limits = self.concurrency.limits.try_borrow_mut().ok()?;
-        let (held, inflight) = limits.free(self.env.share, self.slot, share, self.env.now, self.env.random)?;
-        Some(Stake { held, inflight })
+        let Ok(mut limits) = self.concurrency.limits.try_borrow_mut() else { return false };
+        limits.free(self.env.share, self.slot, share, self.env.now, self.env.random).is_some()
     }
 
     fn enter(&mut self, level: usize) -> Option<What> {

@@ -106,21 +106,21 @@ impl Gauge {
         Ok(())
     }
 
-    /// Whether a place seems free, without taking it; then how many this worker holds, and all. What may be taken by
-    /// another in the next moment is asked for in this way again and again by those who wait, and costs one read.
+    /// Whether a place seems free, without taking it; then how many are taken. What may be taken by another in the next
+    /// moment is asked for in this way again and again by those who wait, and costs one read.
     pub fn free(
         &mut self,
         shares: Shares<'_>,
         level: Share,
         now: Nanos,
         random: &mut dyn Random,
-    ) -> Result<Option<(i64, i64)>, ShareError> {
+    ) -> Result<Option<i64>, ShareError> {
         if let Some(measured) = &mut self.measured {
             measured.look(shares.found, || self.inflight.total(shares.all), now, random)?;
         }
         let inflight = self.inflight.total(shares.all);
         let admits = level.admits(self.limit_for(level), inflight.saturating_add(1));
-        Ok(admits.then(|| (self.inflight.held(), inflight)))
+        Ok(admits.then_some(inflight))
     }
 
     /// Gives a place back, and tells how its request ended and how long it took.

@@ -225,8 +225,7 @@ impl ConcurrencyLimits {
         }
     }
 
-    /// Whether a place seems free for a level, without taking it; then how many this worker holds, and all do. For those
-    /// who wait for one.
+    /// Whether a place seems free for a level, without taking it; then how many are taken. For those who wait for one.
     pub fn free(
         &mut self,
         share: &dyn SharedState,
@@ -234,11 +233,11 @@ impl ConcurrencyLimits {
         level: Share,
         now: Nanos,
         random: &mut dyn Random,
-    ) -> Option<(i64, i64)> {
+    ) -> Option<i64> {
         // Where shared state fails, taking a place does too, and is what counts the error.
         let gauge = self.gauges.open(share, slot);
         let free = gauge.and_then(|(gauge, shares)| gauge.free(shares, level, now, random));
-        free.unwrap_or(Some((0, 0)))
+        free.unwrap_or(Some(0))
     }
 
     /// A request of a level does not ask for a place, since others go before it: a limit that is found learns of it as of one
