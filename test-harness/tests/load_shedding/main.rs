@@ -24,6 +24,7 @@ mod priority;
 mod queue;
 mod stalls;
 mod throttle;
+mod turns;
 mod updates;
 mod wake;
 

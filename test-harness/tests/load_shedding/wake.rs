@@ -14,12 +14,12 @@ with_1_2_and_4_workers!(alone: a_place_is_taken_at_once_where_it_was_given_back_
 
 const ROUNDS: usize = 16;
 
-/// Two connections at each worker.
-async fn connections(rig: &Rig) -> Vec<Vec<Connection>> {
+/// So many connections at each worker.
+pub async fn connections(rig: &Rig, each: usize) -> Vec<Vec<Connection>> {
     let workers = rig.envoy.workers() as usize;
     let mut connections: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
     let mut before = vec![0; workers];
-    for _ in 0..2 * workers {
+    for _ in 0..each * workers {
         let connection = Connection::open(rig.main(), false).await.unwrap();
         let mut now = Vec::new();
         until(async || {
@@ -31,13 +31,13 @@ async fn connections(rig: &Rig) -> Vec<Vec<Connection>> {
         connections[worker].push(connection);
         before = now;
     }
-    assert!(connections.iter().all(|at_one| at_one.len() == 2), "{connections:?}");
+    assert!(connections.iter().all(|at_one| at_one.len() == each), "{connections:?}");
     connections
 }
 
 async fn a_place_is_taken_at_once_where_it_was_given_back_and_within_milliseconds_elsewhere(workers: u32) {
     let rig = Rig::with(workers, [listener("main", &queue(1, 10, "20s", "fifo")).balanced()]).await;
-    let mut connections = connections(&rig).await;
+    let mut connections = connections(&rig, 2).await;
     let workers = workers as usize;
     // With one worker there is no other.
     for (whose, next, most) in [("the same worker", 0, 5), ("another worker", 1, 10)].into_iter().take(workers) {
