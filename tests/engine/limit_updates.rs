@@ -69,11 +69,7 @@ fn a_limit_keeps_what_it_found_while_more_settings_than_there_is_room_for_come_a
     proxy.advance(SECOND);
     proxy.tick();
     assert_eq!(proxy.stat(ERRORS), 4, "it looks again");
-    for worker in 0..2 {
-        proxy.retire(worker, 1);
-    }
-    proxy.advance(GRACE);
-    proxy.tick();
+    proxy.free_places_of(1);
     assert_eq!(proxy.stat(ERRORS), 4, "the place of one that is gone is the last one's");
     let together = refuse(&mut proxy, 2, 4);
     assert!(together < 90, "{together}");

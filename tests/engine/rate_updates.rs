@@ -1,6 +1,6 @@
 //! Rate limits over updates of the configuration: what is kept, and what happens when many settings are in use at once.
 
-use tidegate::share::{GRACE, LEASE, ROWS};
+use tidegate::share::{LEASE, ROWS};
 
 use super::workers::{Answer, SECOND, Workers};
 #[cfg(target_family = "wasm")]
@@ -39,11 +39,7 @@ fn a_limit_keeps_its_balances_while_more_settings_than_there_is_room_for_come_an
     proxy.tick();
     assert_eq!(proxy.stat(ERRORS), 4, "it looks again");
     // Another setting comes to its end, and the last has its place, once nobody has said that it is in use.
-    for worker in 0..2 {
-        proxy.retire(worker, 1);
-    }
-    proxy.advance(GRACE);
-    proxy.tick();
+    proxy.free_places_of(1);
     assert_eq!(proxy.stat(ERRORS), 4);
     assert_eq!((admitted(&mut proxy, 0), admitted(&mut proxy, 1)), (2, 0), "one budget");
     for worker in 0..2 {

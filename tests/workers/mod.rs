@@ -9,7 +9,7 @@ use tidegate::control::Random;
 use tidegate::engine::stats::{Kind, MetricId, Metrics, Registry};
 use tidegate::engine::{Decision, Engine, Env, LocalReply, Permit, SplitMix64, Stream};
 use tidegate::matching::{HeaderMap, Request};
-use tidegate::share::Memory;
+use tidegate::share::{GRACE, Memory};
 
 use super::requests::{Proxy, encode};
 
@@ -141,6 +141,15 @@ impl Workers {
             gone.release_rows(env);
             gone.retire(&newest_first, env);
         });
+    }
+
+    /// The same at all workers, so long ago that others may have its places among what workers share.
+    pub fn free_places_of(&mut self, at: usize) {
+        for worker in 0..self.workers.len() {
+            self.retire(worker, at);
+        }
+        self.advance(GRACE);
+        self.tick();
     }
 
     /// That of the oldest, say because its listener has drained.

@@ -54,6 +54,13 @@ struct Case {
     requests: usize,
 }
 
+impl Case {
+    /// Keys, each seen.
+    fn of_keys(what: &'static str, counts: [u32; 2], policies: fn(u32) -> Value) -> Self {
+        Self { what, counts, policies, clients: |count| count, requests: 20_000 }
+    }
+}
+
 fn cases() -> [Case; 4] {
     [
         Case {
@@ -63,27 +70,21 @@ fn cases() -> [Case; 4] {
             clients: |_| 100,
             requests: 20_000,
         },
-        Case {
-            what: "a key of a rate limit, seen or not (max_keys)",
-            counts: [1_000, 1_000_000],
-            policies: |count| json!([{"name": "all", "rate_limits": [{"name": "clients", "rate": "100000/s", "key": key(), "max_keys": count}]}]),
-            clients: |count| count,
-            requests: 20_000,
-        },
-        Case {
-            what: "a key of a circuit breaker, seen",
-            counts: [100, 4_096],
-            policies: |count| json!([{"name": "all", "circuit_breaker": {"key": key(), "max_keys": count}}]),
-            clients: |count| count,
-            requests: 20_000,
-        },
-        Case {
-            what: "a key of an adaptive concurrency limit, seen",
-            counts: [100, 5_000],
-            policies: |count| json!([{"name": "all", "load_shedding": {"key": key(), "max_keys": count}}]),
-            clients: |count| count,
-            requests: 20_000,
-        },
+        Case::of_keys(
+            "a key of a rate limit, seen or not (max_keys)",
+            [1_000, 1_000_000],
+            |count| json!([{"name": "all", "rate_limits": [{"name": "clients", "rate": "100000/s", "key": key(), "max_keys": count}]}]),
+        ),
+        Case::of_keys(
+            "a key of a circuit breaker, seen",
+            [100, 4_096],
+            |count| json!([{"name": "all", "circuit_breaker": {"key": key(), "max_keys": count}}]),
+        ),
+        Case::of_keys(
+            "a key of an adaptive concurrency limit, seen",
+            [100, 5_000],
+            |count| json!([{"name": "all", "load_shedding": {"key": key(), "max_keys": count}}]),
+        ),
     ]
 }
 
