@@ -6,14 +6,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::engine::stats::{self, full_name};
-use crate::share::{Cell, Pages, ShareError, SharedState, Version};
+use crate::share::{Cell, Names, Pages, ShareError, SharedState, Version};
 
 use super::abi::{self, HostError, MetricKind};
 
 /// What all workers of the proxy share.
 #[derive(Default)]
 pub struct HostShare {
-    cells: RefCell<HashMap<String, Cell>>,
+    cells: RefCell<Names>,
     rows: RefCell<Rows>,
 }
 
@@ -67,16 +67,13 @@ fn share_error(error: HostError) -> ShareError {
 impl SharedState for HostShare {
     fn cell(&self, name: &str) -> Result<Cell, ShareError> {
         let mut cells = self.cells.try_borrow_mut().map_err(|_| ShareError::Unavailable)?;
-        if let Some(&cell) = cells.get(name) {
-            return Ok(cell);
-        }
-        // A number is a gauge, and so appears among the proxy's stats. Those that mean something to people have a stat's
-        // name; the others go under one.
-        let internal = full_name(stats::INTERNAL, &[&format!("{LAYOUT}/{name}")]);
-        let shown = if name.starts_with("tidegate_") { name } else { &internal };
-        let cell = Cell(abi::define_metric(MetricKind::Gauge, shown).map_err(share_error)?);
-        cells.insert(name.to_owned(), cell);
-        Ok(cell)
+        cells.get_or(name, || {
+            // A number is a gauge, and so appears among the proxy's stats. Those that mean something to people have a stat's
+            // name; the others go under one.
+            let internal = full_name(stats::INTERNAL, &[&format!("{LAYOUT}/{name}")]);
+            let shown = if name.starts_with("tidegate_") { name } else { &internal };
+            abi::define_metric(MetricKind::Gauge, shown).map(Cell).map_err(share_error)
+        })
     }
 
     fn add(&self, cell: Cell, delta: i64) {

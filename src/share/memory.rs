@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Cell, Pages, ShareError, SharedState, Version};
+use super::{Cell, Names, Pages, ShareError, SharedState, Version};
 
 /// Shared state in memory. Clones see the same state, as workers do.
 #[derive(Debug, Clone, Default)]
@@ -13,7 +13,7 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct Inner {
-    cell_names: HashMap<String, u32>,
+    names: Names,
     cells: Vec<i64>,
     page_names: HashMap<String, u32>,
     rows: Vec<Row>,
@@ -89,14 +89,12 @@ fn next_id(len: usize) -> Result<u32, ShareError> {
 
 impl SharedState for Memory {
     fn cell(&self, name: &str) -> Result<Cell, ShareError> {
-        let mut inner = self.lock();
-        if let Some(&id) = inner.cell_names.get(name) {
-            return Ok(Cell(id));
-        }
-        let id = next_id(inner.cells.len())?;
-        inner.cells.push(0);
-        inner.cell_names.insert(name.to_owned(), id);
-        Ok(Cell(id))
+        let Inner { names, cells, .. } = &mut *self.lock();
+        names.get_or(name, || {
+            let id = next_id(cells.len())?;
+            cells.push(0);
+            Ok(Cell(id))
+        })
     }
 
     fn add(&self, cell: Cell, delta: i64) {

@@ -4,11 +4,13 @@
 //! tests use, and what a worker falls back to where the host shares nothing.
 
 mod memory;
+mod names;
 mod rows;
 mod slots;
 mod tenant;
 
 pub use memory::Memory;
+pub use names::Names;
 pub use rows::{GRACE, LEASE, Lease, ROWS, Return};
 pub use slots::{Address, Found, HEADER, MAX_WORDS, Page, SLOTS, SlotTable, Words};
 pub use tenant::Tenant;
