@@ -1,6 +1,11 @@
 //! Nothing on an admitted request's way allocates, from matching to the end of its stream.
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
-#![allow(clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests fail by panicking, and print what they measured"
+)]
 
 mod requests;
 mod worker;
@@ -20,6 +25,8 @@ use worker::{Worker, all_three, keyed, others, request};
 thread_local! {
     /// Allocations of this thread alone: the test runner's own do not count.
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes that are allocated.
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -28,17 +35,20 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get().wrapping_add(layout.size()));
         // SAFETY: the caller keeps the contract, which is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get().wrapping_add(size).wrapping_sub(layout.size()));
         // SAFETY: as above.
         unsafe { System.realloc(at, layout, size) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get().wrapping_sub(layout.size()));
         // SAFETY: as above.
         unsafe { System.dealloc(at, layout) }
     }
@@ -183,4 +193,45 @@ fn overrides_are_found_without_allocating() {
 fn the_first_answer_in_a_bucket_of_a_breakers_window_is_the_only_one_that_allocates() {
     // One second is one bucket, and rewrites the breaker's record once: read, two copies, and written.
     assert!(allocations_of_a_thousand_requests(1_000_000) <= 4);
+}
+
+/// What a key of a concurrency limit takes at a worker, in bytes: at most, by the bound; once a request of it was served; while
+/// another waits; and when nobody waits any more. The host's pages are not counted.
+fn bytes_of_a_key(shedding: &str) -> [usize; 4] {
+    // Just beyond what their table had room for: it has doubled.
+    const KEYS: u32 = 7_200;
+    let mut shedding: Value = serde_json::from_str(shedding).unwrap();
+    (shedding["key"], shedding["max_keys"]) = (json!([{"header": "x-api-key"}]), json!(KEYS));
+    let waits = shedding.get("queue").is_some();
+    let mut worker = Worker::new(&json!([{"name": "p", "load_shedding": shedding}]));
+    let requests: Vec<_> = (0..KEYS).map(request).collect();
+    let before = BYTES.get();
+    let spent = || (BYTES.get() - before) / KEYS as usize;
+    assert!(requests.iter().all(|raw| worker.serve(raw).0));
+    let seen = spent();
+    requests.iter().for_each(|raw| drop(worker.begin(raw)));
+    requests.iter().filter(|_| waits).for_each(|raw| drop(worker.waits(raw)));
+    let waiting = spent();
+    worker.now += 1_000_000_000;
+    worker.idle();
+    [worker.bulkhead_bytes() / KEYS as usize, seen, waiting, spent()]
+}
+
+#[test]
+fn a_key_of_a_concurrency_limit_takes_no_more_than_is_said() {
+    let levels: Vec<_> =
+        (0..16).map(|level| json!({"name": format!("l{level}"), "match": {"method": "GET"}})).collect();
+    let levels = format!(r#", "priority": {{"levels": {}}}"#, json!(levels));
+    let (fixed, found) = (r#"{"algorithm": "fixed", "limit": 1}"#, r#"{"initial": 1, "min": 1, "max": 1}"#);
+    let queue = r#", "queue": {}"#;
+    for (limit, levels) in [(fixed, ""), (found, ""), (found, &levels)] {
+        let [most_alone, ..] = bytes_of_a_key(&format!(r#"{{"limit": {limit}}}"#));
+        for queue in ["", queue] {
+            let [most, seen, waiting, gone] = bytes_of_a_key(&format!(r#"{{"limit": {limit}{queue}{levels}}}"#));
+            println!("{limit}{queue}, {} levels: {seen}, {waiting}, {gone} of {most}", levels.matches("name").count());
+            assert!(waiting <= most && most <= 3 * waiting, "{waiting} of {most}");
+            assert!(seen <= most_alone, "a key at which nobody has waited takes nothing of a queue");
+            assert!(gone < waiting || queue.is_empty(), "nor is a queue kept in which nobody waits");
+        }
+    }
 }

@@ -2,6 +2,8 @@
 //! back, of workers that died too.
 #![no_main]
 
+#[path = "../../tests/counting/mod.rs"]
+mod counting;
 #[path = "../../tests/requests/mod.rs"]
 mod requests;
 #[allow(dead_code, reason = "what tests look at beside this")]

@@ -4,7 +4,37 @@
 //! Beside the number of all, each worker has one of its own. Both are changed one after the other by the same
 //! callback; a VM dies in its own code, not between two host calls.
 
+use std::fmt;
+use std::rc::Rc;
+
 use crate::share::{Cell, ShareError, SharedState};
+
+/// A number's name: that of a family, and which of it. Of families with many numbers the name is there once.
+#[derive(Debug, Clone)]
+pub(super) struct Name {
+    family: Rc<str>,
+    member: Option<u32>,
+}
+
+impl Name {
+    /// One of these.
+    pub fn of(family: &Rc<str>, member: u32) -> Self {
+        Self { family: Rc::clone(family), member: Some(member) }
+    }
+}
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Self {
+        Self { family: name.into(), member: None }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.family)?;
+        self.member.map_or(Ok(()), |member| write!(f, ".{member}"))
+    }
+}
 
 /// What a heartbeat found out about the workers.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -18,7 +48,7 @@ pub struct Beat {
 /// The number, as one worker sees it.
 #[derive(Debug)]
 pub(super) struct Counted {
-    name: String,
+    name: Name,
     total: Cell,
     own: Option<Cell>,
     held: i64,
@@ -26,8 +56,8 @@ pub(super) struct Counted {
 
 impl Counted {
     /// Opens the number called `total`; `name` is for the workers' own.
-    pub fn open(share: &dyn SharedState, name: &str, total: &str) -> Result<Self, ShareError> {
-        Ok(Self { name: name.to_owned(), total: share.cell(total)?, own: None, held: 0 })
+    pub fn open(share: &dyn SharedState, name: Name, total: &str) -> Result<Self, ShareError> {
+        Ok(Self { name, total: share.cell(total)?, own: None, held: 0 })
     }
 
     fn own(&self, share: &dyn SharedState, worker: u32) -> Result<Cell, ShareError> {

@@ -60,6 +60,9 @@ struct Loaded {
 }
 
 impl Directory {
+    /// What a key takes at most, in bytes, at each worker: when the map has just doubled, and is not half full.
+    pub const KEY_BYTES: u64 = (size_of::<(u64, u32)>() as u64 + 1) * 16 / 7;
+
     /// Opens the directory of this name; 0 is the epoch where its pages are nobody else's.
     pub fn open(share: &dyn SharedState, name: &str, max_keys: u32, epoch: u64) -> Result<Self, ShareError> {
         let pages = share.pages(&format!("{name}.keys"), max_keys.div_ceil(ENTRIES as u32), &[0; PAGE])?;

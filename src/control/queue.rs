@@ -32,6 +32,8 @@
 //! worker's requests starve, at the price of a place that is idle for a moment now and then. Within a level the order is
 //! each worker's own.
 
+mod bytes;
+mod crowd;
 mod debts;
 mod request;
 mod settings;
@@ -39,11 +41,12 @@ mod settings;
 use std::collections::VecDeque;
 
 use super::Nanos;
-use super::counted::{Beat, Counted};
+use super::counted::{Beat, Counted, Name};
 use super::turns::{Turn, Turns};
 use crate::share::{ShareError, SharedState};
 
-use self::debts::{Crowd, Debts};
+pub use self::crowd::{Crowd, NUMBERS};
+use self::debts::{Debts, Waiters};
 pub use self::request::{Pushed, Standing, Waiting};
 pub use self::settings::{Order, Settings};
 
@@ -91,14 +94,12 @@ impl Queue {
     /// [`ShareError`] where numbers are not shared.
     pub fn new(settings: Settings, share: &dyn SharedState, name: &str, length: &str) -> Result<Self, ShareError> {
         let levels = vec![VecDeque::new(); settings.levels.max(1)];
-        let counted = |level: usize| {
-            let [name, total] = [name, length].map(|name| format!("{name}.level.{level}"));
-            Counted::open(share, &name, &total)
-        };
-        let several = if levels.len() > 1 { levels.len() } else { 0 };
+        let by_level = format!("{name}.level").into();
+        let counted = |level| Counted::open(share, Name::of(&by_level, level), &format!("{length}.level.{level}"));
+        let several = if levels.len() > 1 { u32::try_from(levels.len()).unwrap_or(u32::MAX) } else { 0 };
         Ok(Self {
             settings,
-            length: Counted::open(share, name, length)?,
+            length: Counted::open(share, name.into(), length)?,
             by_level: (0..several).map(counted).collect::<Result<_, _>>()?,
             empty_at: vec![0; levels.len()],
             look_at: Nanos::MAX,
@@ -181,30 +182,30 @@ impl Queue {
             self.turns.taken();
             return None;
         }
-        let crowd = self.crowd(share, level);
-        if self.yields(share, level, crowd, now) {
+        let waiters = self.waiters(share, level);
+        if self.yields(share, level, waiters, now) {
             return None;
         }
         let place = places.enter(level)?;
         self.turns.over();
-        self.debts.serves(share, level, crowd);
+        self.debts.serves(share, level, waiters);
         let taken = self.levels.get_mut(level)?.remove(at)?;
         self.left(share, level, now);
         Some((taken, place))
     }
 
     /// Whether a free place is left to those who wait elsewhere, this time.
-    fn yields(&mut self, share: &dyn SharedState, level: usize, crowd: Crowd, now: Nanos) -> bool {
+    fn yields(&mut self, share: &dyn SharedState, level: usize, waiters: Waiters, now: Nanos) -> bool {
         // Nobody has 2^63 requests that wait.
         let more_important = (0..level).map(|level| self.elsewhere(share, level)).fold(0, i64::saturating_add);
         if more_important > 0 {
             return self.turns.leaves(more_important, TURN_OF_MORE_IMPORTANT, now) == Turn::Left;
         }
-        if crowd.elsewhere <= 0 || !self.debts.heed(share, level, crowd) {
+        if waiters.elsewhere <= 0 || !self.debts.heed(share, level, waiters) {
             self.turns.over();
             return false;
         }
-        let turn = self.turns.leaves(crowd.elsewhere, TURN, now);
+        let turn = self.turns.leaves(waiters.elsewhere, TURN, now);
         if turn == Turn::Lost {
             self.debts.forgive(level);
         }
@@ -220,8 +221,8 @@ impl Queue {
         self.at_level(share, level).saturating_sub(self.here(level))
     }
 
-    fn crowd(&self, share: &dyn SharedState, level: usize) -> Crowd {
-        Crowd { here: self.here(level), elsewhere: self.elsewhere(share, level) }
+    fn waiters(&self, share: &dyn SharedState, level: usize) -> Waiters {
+        Waiters { here: self.here(level), elsewhere: self.elsewhere(share, level) }
     }
 
     fn at_level(&self, share: &dyn SharedState, level: usize) -> i64 {
@@ -375,7 +376,7 @@ impl Queue {
         }
         self.note_empty(now);
         if self.here(level) == 0 {
-            self.debts.ends(share, level, Crowd { here: 1, elsewhere: self.elsewhere(share, level) });
+            self.debts.ends(share, level, Waiters { here: 1, elsewhere: self.elsewhere(share, level) });
         }
     }
 

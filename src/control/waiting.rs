@@ -18,7 +18,10 @@ impl Waiting {
     /// # Errors
     /// [`ShareError`] where numbers or pages are not shared.
     pub fn new(share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
-        Ok(Self { workers: Workers::open(share, name)?, count: Counted::open(share, name, &format!("{name}.total"))? })
+        Ok(Self {
+            workers: Workers::open(share, name)?,
+            count: Counted::open(share, name.into(), &format!("{name}.total"))?,
+        })
     }
 
     /// A request is held from now on.

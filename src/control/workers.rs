@@ -89,12 +89,17 @@ impl Workers {
         Ok(place)
     }
 
+    /// Whether it is time for a heartbeat: any other call of [`beat`](Self::beat) does nothing.
+    pub fn is_due(&self, now: Nanos) -> bool {
+        now >= self.beat_at
+    }
+
     /// Shows that this worker is alive, and looks at the others. Cheap when called too often.
     ///
     /// # Errors
     /// Those of the shared page; the next call does what this one did not.
     pub fn beat(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<Beat, ShareError> {
-        if now < self.beat_at {
+        if !self.is_due(now) {
             return Ok(Beat::default());
         }
         self.beat_at = now.saturating_add(BEAT);

@@ -21,6 +21,7 @@ use crate::share::{ShareError, SharedState};
 
 use super::decide::key_hash;
 use super::headers::policy_item;
+use super::limits::MadeOf;
 use super::quotas::Quotas;
 use super::shedding::Concurrency;
 use super::stats::{self, MetricId};
@@ -110,22 +111,27 @@ impl Engine {
 /// A sentence that names the limit that is too much, the sum up to it, and the bound.
 fn check_own_memory(active: &[&config::Policy]) -> Result<(), String> {
     let mut sum = 0u64;
-    for (policy, limit) in active.iter().flat_map(|policy| policy.rate_limits.iter().map(move |limit| (policy, limit)))
-    {
-        if limit.scope != Scope::Worker {
-            continue;
-        }
-        let place = format!("policy {}: rate limit {}", policy.name, limit.name);
-        let bytes = RateLimiter::bytes(&rate_settings(limit, &Quotas::new(limit)))
-            .map_err(|error| format!("{place}: its table cannot be laid out ({error:?})"))?;
+    let mut add = |place: &str, bytes: u64, max_keys: u32| {
         // A sum past u64::MAX is more than the bound, too.
         sum = sum.saturating_add(bytes);
-        if sum > MOST_OWN_BYTES {
-            return Err(format!(
-                "{place}: with its {bytes} bytes for `max_keys` {} the limits of `scope` \"worker\" keep {sum} bytes in each \
-                 worker, and the most is {MOST_OWN_BYTES}",
-                limit.max_keys
-            ));
+        if sum <= MOST_OWN_BYTES {
+            return Ok(());
+        }
+        Err(format!(
+            "{place}: with its {bytes} bytes for `max_keys` {max_keys} the limits keep {sum} bytes in each worker, and the most \
+             is {MOST_OWN_BYTES}"
+        ))
+    };
+    for policy in active {
+        for limit in policy.rate_limits.iter().filter(|limit| limit.scope == Scope::Worker) {
+            let place = format!("policy {}: rate limit {}", policy.name, limit.name);
+            let bytes = RateLimiter::bytes(&rate_settings(limit, &Quotas::new(limit)))
+                .map_err(|error| format!("{place}: its table cannot be laid out ({error:?})"))?;
+            add(&place, bytes, limit.max_keys)?;
+        }
+        if let Some(shedding) = &policy.load_shedding {
+            let place = format!("policy {}: load shedding", policy.name);
+            add(&place, MadeOf::new(shedding, false).bytes(), shedding.max_keys)?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::config::{self, KeySource, LimitAlgorithm};
+use crate::config::{self, BasisPoints, KeySource, LimitAlgorithm};
 use crate::control::concurrency::{Algorithm, Bounds, ConcurrencyLimits, Settings};
 use crate::control::queue;
 
@@ -34,6 +34,30 @@ pub(super) struct Opened {
 }
 
 impl MadeOf {
+    /// What the limits of these settings depend on.
+    pub fn new(settings: &config::LoadShedding, shadow: bool) -> Self {
+        let levels = settings.priority.as_ref().map(|priority| &priority.levels);
+        Self {
+            shadow,
+            limit: settings.limit,
+            key: settings.key.clone(),
+            max_keys: if settings.key.is_empty() { 0 } else { settings.max_keys },
+            shares: levels.is_some_and(|levels| levels.iter().any(|level| level.share != BasisPoints::ALL)),
+            levels: levels.map_or(1, Vec::len),
+            queue: settings.queue,
+            measure: settings.deadline_header.is_some(),
+        }
+    }
+
+    /// How many bytes limits and queues of keys take at most, in each worker.
+    pub fn bytes(&self) -> u64 {
+        if self.key.is_empty() {
+            return 0;
+        }
+        let queues = self.queue_settings().map_or(0, |queue| queue.bytes(self.max_keys.saturating_add(1)));
+        ConcurrencyLimits::bytes(self.settings()).saturating_add(queues)
+    }
+
     /// Opens limits and queues.
     ///
     /// # Errors

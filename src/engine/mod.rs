@@ -78,8 +78,8 @@ pub use self::response::LocalReply;
 pub use self::settle::Stream;
 pub use self::updates::Updates;
 
-/// The most that the rate limits of one configuration may keep in each worker, in bytes: any single one has room, and a VM,
-/// which Envoy gives 1 GiB, has it for the configuration before as well.
+/// The most that rate limits and concurrency limits by key of one configuration may keep in each worker, in bytes: any single one
+/// has room, and a VM, which Envoy gives 1 GiB, has it for the configuration before as well.
 pub const MOST_OWN_BYTES: u64 = 320 << 20;
 
 /// What a decision may ask of the world.
@@ -157,5 +157,12 @@ impl Engine {
             *bytes = bytes.saturating_add(rate.limiter.shared_bytes());
         }
         (shared, own)
+    }
+
+    /// How many bytes concurrency limits by key and their queues keep in each worker at most, once all keys have been seen.
+    pub fn bulkhead_bytes(&self) -> u64 {
+        let all = self.policies.iter().filter_map(|policy| policy.concurrency.as_ref());
+        // Their sum was within bounds, or there would be no engine.
+        all.map(shedding::Concurrency::bytes).fold(0, u64::saturating_add)
     }
 }

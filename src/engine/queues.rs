@@ -27,7 +27,7 @@
 use std::collections::VecDeque;
 
 use crate::control::concurrency::{ConcurrencyLimits, SlotId};
-use crate::control::queue::{self, Pushed, Queue, Settings, Standing};
+use crate::control::queue::{self, Crowd, Pushed, Queue, Settings, Standing};
 use crate::control::{Beat, Nanos, Workers};
 use crate::share::ShareError;
 
@@ -73,7 +73,9 @@ pub(super) struct Queues {
     name: String,
     /// Who has requests waiting.
     waiters: Workers,
-    /// By slot; `None` where nobody has waited at this worker.
+    /// Where somebody may wait at all; none if there is one limit only.
+    crowd: Option<Crowd>,
+    /// By slot; `None` where nobody has waited as far as this worker knows.
     queues: Vec<Option<Box<Queue>>>,
     /// Where somebody waits at this worker.
     busy: Vec<SlotId>,
@@ -110,28 +112,32 @@ impl Queues {
     pub fn new(settings: Settings, limits: &ConcurrencyLimits, env: &Env<'_>) -> Result<Self, ShareError> {
         let name = name(settings, limits);
         let waiters = Workers::open(env.share, &name)?;
+        let crowd = limits.is_keyed().then(|| Crowd::new(&format!("{name}.crowd")));
         let (queues, busy, freed, leaving, expired) = Default::default();
-        Ok(Self { settings, name, waiters, queues, busy, next: 0, freed, leaving, expired })
+        Ok(Self { settings, name, waiters, crowd, queues, busy, next: 0, freed, leaving, expired })
     }
 
     /// How many are to be served before a request that asks now.
     pub fn ahead(&mut self, seat: Seat, standing: Standing, env: &Env<'_>) -> i64 {
-        self.open(seat.slot, env).map_or(0, |queue| queue.ahead(env.share, seat.level, standing, env.now))
+        let queue = self.crowded(seat.slot, env);
+        queue.map_or(0, |queue| queue.ahead(env.share, seat.level, standing, env.now))
     }
 
     /// Whether a request has waited for too long already.
     pub fn is_late(&mut self, seat: Seat, standing: Standing, env: &Env<'_>) -> bool {
-        self.open(seat.slot, env).is_ok_and(|queue| queue.is_late(seat.level, standing, env.now))
+        // Who has not waited yet is not late anywhere.
+        let open = standing != Standing::New;
+        open && self.open(seat.slot, env).is_ok_and(|queue| queue.is_late(seat.level, standing, env.now))
     }
 
     /// Whether a request could wait now.
     pub fn has_room(&mut self, seat: Seat, called: bool, env: &Env<'_>) -> bool {
-        self.open(seat.slot, env).is_ok_and(|queue| queue.has_room(env.share, seat.level, called))
+        self.crowded(seat.slot, env).is_none_or(|queue| queue.has_room(env.share, seat.level, called))
     }
 
     /// How many wait for the places of a limit, over all workers.
     pub fn length(&mut self, slot: SlotId, env: &Env<'_>) -> i64 {
-        self.open(slot, env).map_or(0, |queue| queue.length(env.share))
+        self.crowded(slot, env).map_or(0, |queue| queue.length(env.share))
     }
 
     /// A request wants to wait from now on, or since it first waited in another queue. Whether it does.
@@ -143,9 +149,17 @@ impl Queues {
     ) -> Result<bool, ShareError> {
         let Line { seat: Seat { slot, level }, until, called } = line;
         let worker = self.waiters.own(env.share, env.random)?;
-        let queue = self.open(slot, env)?;
         let request = queue::Waiting { id: stream, level, since, deadline: until, called };
-        let pushed = queue.push(env.share, worker, request, env.now)?;
+        self.open(slot, env)?;
+        if let Some(crowd) = &mut self.crowd {
+            crowd.enter(env.share, worker, slot.0)?;
+        }
+        let pushed = self.open(slot, env).and_then(|queue| queue.push(env.share, worker, request, env.now));
+        if pushed != Ok(Pushed::Queued) {
+            // It does not wait, or somebody else does no more.
+            self.crowd_left(slot, 1, env);
+        }
+        let pushed = pushed?;
         if let Pushed::Displaced(displaced) = pushed {
             self.leaving.push_back((displaced.id, Turn::Displaced));
         }
@@ -158,7 +172,9 @@ impl Queues {
     /// A request waits no more, for its client left or something else answered it.
     pub fn leave(&mut self, slot: SlotId, stream: u32, env: &Env<'_>) {
         let waited = self.queue(slot).is_some_and(|queue| queue.remove(env.share, stream, env.now));
-        if !waited {
+        if waited {
+            self.crowd_left(slot, 1, env);
+        } else {
             self.leaving.retain(|(leaving, _)| *leaving != stream);
         }
     }
@@ -209,9 +225,19 @@ impl Queues {
         env: &mut Env<'_>,
     ) -> Option<(queue::Waiting, What)> {
         let (share, now) = (env.share, env.now);
+        let before = expired.len();
         let queue = self.queue(slot)?;
         queue.expire(share, now, expired);
-        queue.pop(share, now, &mut Places { concurrency, slot, env })
+        let next = queue.pop(share, now, &mut Places { concurrency, slot, env });
+        self.crowd_left(slot, expired.len().saturating_sub(before).saturating_add(usize::from(next.is_some())), env);
+        next
+    }
+
+    /// So many of those who waited at a limit here do so no more.
+    fn crowd_left(&mut self, slot: SlotId, many: usize, env: &Env<'_>) {
+        if let Some(crowd) = &mut self.crowd {
+            crowd.leave(env.share, slot.0, many);
+        }
     }
 
     /// What time alone changes: the queues go where the limits are once nobody waits here, and lengths are corrected by what a
@@ -221,21 +247,47 @@ impl Queues {
         if idle && self.name != name(self.settings, limits) {
             *self = Self::new(self.settings, limits, env)?;
         }
+        let due = self.waiters.is_due(env.now);
         let beat = self.waiters.beat(env.share, env.now, env.random)?;
-        if beat == Beat::default() {
-            return Ok(());
+        if beat != Beat::default() {
+            self.heed(&beat, limits, env)?;
         }
+        if due && self.crowd.is_some() {
+            // Where nobody waits nothing need be kept. Not before it is known that nobody has taken this worker for dead: what is
+            // made up for then is counted by the queue.
+            self.queues.iter_mut().for_each(|place| drop(place.take_if(|queue| queue.is_empty())));
+        }
+        Ok(())
+    }
+
+    /// Corrects lengths by what a heartbeat found.
+    fn heed(&mut self, beat: &Beat, limits: &mut ConcurrencyLimits, env: &Env<'_>) -> Result<(), ShareError> {
         if !beat.dead.is_empty() {
             // The dead may have had requests waiting where nobody has at this worker.
             for slot in limits.slots(env.share)? {
-                self.open(slot, env)?;
+                if self.crowd.as_mut().map_or(Ok(true), |crowd| crowd.may_wait(env.share, slot.0))? {
+                    self.open(slot, env)?;
+                }
             }
         }
-        self.queues.iter_mut().flatten().try_for_each(|queue| queue.heed(env.share, &beat))
+        self.queues.iter_mut().flatten().try_for_each(|queue| queue.heed(env.share, beat))?;
+        // Last: it says where the others are.
+        self.crowd.as_mut().map_or(Ok(()), |crowd| crowd.heed(env.share, beat))
     }
 
     fn queue(&mut self, slot: SlotId) -> Option<&mut Queue> {
         self.queues.get_mut(usize::try_from(slot.0).ok()?)?.as_deref_mut()
+    }
+
+    /// The queue of a limit where somebody may wait, at any worker. Where shared state fails nobody is ahead.
+    fn crowded(&mut self, slot: SlotId, env: &Env<'_>) -> Option<&mut Queue> {
+        if self.queue(slot).is_none()
+            && let Some(crowd) = &mut self.crowd
+            && crowd.may_wait(env.share, slot.0) == Ok(false)
+        {
+            return None;
+        }
+        self.open(slot, env).ok()
     }
 
     fn open(&mut self, slot: SlotId, env: &Env<'_>) -> Result<&mut Queue, ShareError> {

@@ -114,16 +114,7 @@ impl Concurrency {
         env: &mut Env<'_>,
     ) -> Result<Self, String> {
         let levels = settings.priority.as_ref().map(Levels::new).transpose()?;
-        let made_of = MadeOf {
-            shadow,
-            limit: settings.limit,
-            key: settings.key.clone(),
-            max_keys: if settings.key.is_empty() { 0 } else { settings.max_keys },
-            shares: levels.as_ref().is_some_and(|levels| levels.all.iter().any(|(_, share)| *share != Share::ALL)),
-            levels: levels.as_ref().map_or(1, |levels| levels.all.len()),
-            queue: settings.queue,
-            measure: settings.deadline_header.is_some(),
-        };
+        let made_of = MadeOf::new(settings, shadow);
         let kept = before.and_then(|before| before.concurrency.as_ref()).filter(|kept| kept.made_of == made_of);
         let Opened { limits, queues } = match kept {
             Some(kept) => Opened { limits: Rc::clone(&kept.limits), queues: kept.queues.clone() },
@@ -337,12 +328,23 @@ impl Concurrency {
         self.tell(env);
     }
 
-    /// Counts what failed, and logs that a limit to be found has no place among what workers share, or has one again.
+    /// How many bytes the limits and queues of its keys take at most, in each worker.
+    pub fn bytes(&self) -> u64 {
+        self.made_of.bytes()
+    }
+
+    /// Counts what failed, and logs that a limit to be found has no place among what workers share, or has one again, and that
+    /// there are more keys than limits.
     fn tell_place(&self, policy: &str, env: &Env<'_>) {
         let Ok(mut limits) = self.limits.try_borrow_mut() else { return };
         env.count_errors("load_shedding", limits.take_errors());
         if let Some(alone) = limits.take_news() {
             tell_place("concurrency limit", policy, alone);
+        }
+        if let Some(keys) = limits.take_overflow(env.share) {
+            log::warn!(
+                "concurrency limit {policy}: {keys} keys have limits of their own; all others share one from now on"
+            );
         }
     }
 

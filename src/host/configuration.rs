@@ -39,9 +39,10 @@ pub fn holds(policy: &config::Policy) -> bool {
 pub fn summary(config: &Config, engine: &Engine) -> String {
     let limits = config.policies.iter().map(|policy| policy.rate_limits.len()).fold(0, usize::saturating_add);
     let (shared, own) = engine.rate_limit_bytes();
+    let keyed = engine.bulkhead_bytes();
     format!(
         "configured: {} policies, {limits} rate limits, which keep at most {shared} bytes for all workers and {own} bytes \
-         in each",
+         in each, and concurrency limits by key, which keep at most {keyed} bytes in each",
         config.policies.len()
     )
 }

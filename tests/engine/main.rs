@@ -10,6 +10,7 @@
 
 mod bodies;
 mod breakers;
+mod bulkheads;
 mod contended;
 #[path = "../counting/mod.rs"]
 mod counting;

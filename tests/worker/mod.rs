@@ -158,6 +158,20 @@ impl Worker {
         self.host.stores.get()
     }
 
+    /// What its concurrency limits take at most, by their bound.
+    pub fn bulkhead_bytes(&self) -> usize {
+        usize::try_from(self.engine.bulkhead_bytes()).unwrap()
+    }
+
+    /// Nobody takes the turns that have come, and time goes by.
+    pub fn idle(&mut self) {
+        let mut env = env(self.now, &self.host, &self.own, &mut self.random, &self.stats);
+        while let Some(woken) = self.engine.wake(&mut env) {
+            self.engine.forgo(woken, &mut env);
+        }
+        self.engine.tick(&mut env);
+    }
+
     /// A request that stays in flight.
     pub fn begin(&mut self, raw: &[u8]) -> Permit {
         let (permit, decision) = self.decide(raw);

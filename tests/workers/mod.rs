@@ -9,8 +9,9 @@ use tidegate::control::Random;
 use tidegate::engine::stats::{Kind, MetricId, Metrics, Registry};
 use tidegate::engine::{Decision, Engine, Env, LocalReply, Permit, SplitMix64, Stream};
 use tidegate::matching::{HeaderMap, Request};
-use tidegate::share::{GRACE, Memory};
+use tidegate::share::{GRACE, Memory, SharedState};
 
+use super::counting::Counting;
 use super::requests::{Proxy, encode};
 
 pub const SECOND: u64 = 1_000_000_000;
@@ -56,7 +57,7 @@ pub struct Workers {
     /// Whether there is room for requests that wait.
     pub may_wait: bool,
     pub hash_key: (u64, u64),
-    pub share: Memory,
+    pub share: Counting,
     /// What responses were asked for since this was last set to 0. In life each is a host call.
     pub asked: u32,
     /// Turns that came in queues.
@@ -98,7 +99,7 @@ impl Workers {
     /// So many workers with this configuration.
     pub fn new(count: usize, configuration: &str) -> Self {
         let config = read(configuration);
-        let (share, scrape) = (Memory::new(), Scrape::default());
+        let (share, scrape) = (Counting::default(), Scrape::default());
         // Long after the host's clock began, as in life.
         let now = 1_000 * SECOND;
         let hash_key = (1, 2);
@@ -338,6 +339,12 @@ impl Workers {
         values.iter().filter(|(name, _)| name.starts_with("tidegate_errors_total")).map(|(_, errors)| errors).sum()
     }
 
+    /// A number the workers share, by the end of its name; the sum, if several end so.
+    pub fn number(&self, end: &str) -> i64 {
+        let names = self.share.cell_names().into_iter().filter(|name| name.ends_with(end));
+        names.map(|name| self.share.memory.read(self.share.memory.cell(&name).unwrap())).sum()
+    }
+
     /// A stat by its full name; 0 if nobody has touched it.
     pub fn stat(&self, name: &str) -> i64 {
         self.scrape.values.borrow().get(name).copied().unwrap_or(0)
@@ -350,7 +357,7 @@ fn read(configuration: &str) -> Config {
 
 fn env<'e>(
     now: u64,
-    share: &'e Memory,
+    share: &'e Counting,
     metrics: &'e Scrape,
     (own, stats, random): &'e mut (Memory, Registry, SplitMix64),
 ) -> Env<'e> {

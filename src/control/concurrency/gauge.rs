@@ -7,7 +7,7 @@
 //!
 //! Beside it each worker keeps in a number of its own what it holds, so that others can take it back when its VM dies.
 
-use crate::control::counted::{Beat, Counted};
+use crate::control::counted::{Beat, Counted, Name};
 use crate::control::{Nanos, Random};
 use crate::share::{ShareError, SharedState};
 
@@ -36,14 +36,15 @@ impl Gauge {
     pub fn open(
         Settings { algorithm, levels, .. }: Settings,
         share: &dyn SharedState,
-        inflight: &str,
+        inflight: Name,
         measured: Option<Measured>,
     ) -> Result<Self, ShareError> {
         let fixed = match algorithm {
             Algorithm::Fixed(limit) => Some(limit.max(1)),
             _ => None,
         };
-        let inflight = Counted::open(share, inflight, inflight)?;
+        let total = inflight.to_string();
+        let inflight = Counted::open(share, inflight, &total)?;
         Ok(Self { inflight, fixed, levels, measured })
     }
 

@@ -4,12 +4,15 @@
 //! to the settings it was found with. Those change, and a host forgets no name: so it is in a row that others use when it is
 //! given up (see [`Tenant`]).
 
+use std::rc::Rc;
+
 use super::gauge::Gauge;
 use super::measured::Measured;
 use super::record::{self, Page};
 use super::{Settings, SlotId};
 use crate::control::Nanos;
-use crate::share::{Pages, Return, ShareError, SharedState, Tenant};
+use crate::control::counted::Name;
+use crate::share::{Names, Pages, Return, ShareError, SharedState, Tenant};
 
 use super::limit::Algorithm;
 
@@ -39,7 +42,7 @@ pub(super) struct Found {
 pub(super) struct Gauges {
     pub settings: Settings,
     /// The name of the number in flight; of each slot's, if there is a key.
-    inflight: String,
+    inflight: Rc<str>,
     /// None where the state is nobody else's.
     tenant: Option<Tenant>,
     /// None where nothing is measured.
@@ -64,11 +67,27 @@ fn measures(settings: Settings) -> bool {
     settings.measure || !matches!(settings.algorithm, Algorithm::Fixed(_))
 }
 
+/// The numbers of a limit: how many are in flight, and at this worker; what is measured.
+const NUMBERS: u64 = 2;
+const MEASURED: u64 = 7;
+/// What the allocator keeps beside a block, or memory of its own beside a page.
+const BLOCK: usize = 32;
+
 impl Gauges {
+    /// How many bytes they take at most at a worker that has seen all of them, and finds limits by itself.
+    pub fn bytes(settings: Settings) -> u64 {
+        let own = size_of::<Gauge>() + BLOCK + size_of::<Option<Box<Gauge>>>() * 2;
+        let (pages, numbers) =
+            if measures(settings) { (record::BYTES + BLOCK, NUMBERS + MEASURED) } else { (0, NUMBERS) };
+        let each = u64::try_from(own.saturating_add(pages)).unwrap_or(u64::MAX).saturating_add(numbers * Names::BYTES);
+        // Keys are 65 536 at most: it comes nowhere near 2^64.
+        each.saturating_mul(u64::from(settings.max_keys).saturating_add(1))
+    }
+
     /// Limits whose state has this name.
-    pub fn new(settings: Settings, share: &dyn SharedState, name: &str, inflight: String) -> Result<Self, ShareError> {
+    pub fn new(settings: Settings, share: &dyn SharedState, name: &str, inflight: &str) -> Result<Self, ShareError> {
         let found = if measures(settings) { Some(Found::open(settings, share, name, 0)?) } else { None };
-        Ok(Self { settings, inflight, tenant: None, found, all: Vec::new() })
+        Ok(Self { settings, inflight: inflight.into(), tenant: None, found, all: Vec::new() })
     }
 
     /// Limits whose state is this owner's, under this name, for as long as it says so.
@@ -76,18 +95,23 @@ impl Gauges {
         settings: Settings,
         share: &dyn SharedState,
         (name, owner): (String, u64),
-        inflight: String,
+        inflight: &str,
         now: Nanos,
     ) -> Result<Self, ShareError> {
         let tenant = Some(Tenant::settle(share, name, owner, Return::Resumes, now)?);
-        let mut gauges = Self { settings, inflight, tenant, found: None, all: Vec::new() };
+        let mut gauges = Self { settings, inflight: inflight.into(), tenant, found: None, all: Vec::new() };
         gauges.move_in(share)?;
         Ok(gauges)
     }
 
+    /// The name of the number in flight.
+    pub fn inflight(&self) -> &str {
+        &self.inflight
+    }
+
     /// The name of the place, which others of the same settings have too. For what goes with the limits.
     pub fn place(&self) -> String {
-        self.tenant.as_ref().map_or_else(|| self.inflight.clone(), Tenant::name)
+        self.tenant.as_ref().map_or_else(|| self.inflight.to_string(), Tenant::name)
     }
 
     /// The limit of a slot, and what to ask it with.
@@ -107,13 +131,9 @@ impl Gauges {
             None => {
                 let Self { settings, found, .. } = self;
                 let measured = found.as_ref().map(|found| found.measured(*settings, shares.found, slot)).transpose()?;
-                let own;
                 let inflight = match settings.max_keys {
-                    0 => &self.inflight,
-                    _ => {
-                        own = format!("{}.{}", self.inflight, slot.0);
-                        &own
-                    }
+                    0 => Name::from(&*self.inflight),
+                    _ => Name::of(&self.inflight, slot.0),
                 };
                 place.insert(Box::new(Gauge::open(*settings, share, inflight, measured)?))
             }

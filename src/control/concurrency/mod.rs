@@ -124,6 +124,8 @@ pub struct ConcurrencyLimits {
     holders: Workers,
     errors: u64,
     corrected: i64,
+    /// A key has come for which there was no limit of its own; and that was told, if not by this worker.
+    overflow: (bool, bool),
 }
 
 impl ConcurrencyLimits {
@@ -134,7 +136,7 @@ impl ConcurrencyLimits {
     /// # Errors
     /// [`ShareError`] where numbers or pages are not shared; open them in [`crate::share::Memory`] then, per worker.
     pub fn new(settings: Settings, share: &dyn SharedState, name: &str, inflight: &str) -> Result<Self, ShareError> {
-        let gauges = Gauges::new(settings.bounded(), share, name, inflight.to_owned())?;
+        let gauges = Gauges::new(settings.bounded(), share, name, inflight)?;
         Self::with(gauges, share, inflight)
     }
 
@@ -152,7 +154,7 @@ impl ConcurrencyLimits {
         now: Nanos,
     ) -> Result<Self, ShareError> {
         let place = format!("{inflight}/limits");
-        let gauges = Gauges::reusing(settings.bounded(), share, (place, owner), inflight.to_owned(), now)?;
+        let gauges = Gauges::reusing(settings.bounded(), share, (place, owner), inflight, now)?;
         Self::with(gauges, share, inflight)
     }
 
@@ -160,11 +162,37 @@ impl ConcurrencyLimits {
         let max_keys = gauges.settings.max_keys;
         let directory = if max_keys > 0 { Some(Directory::open(share, inflight, max_keys, 0)?) } else { None };
         let holders = Workers::open(share, inflight)?;
-        let mut limits = Self { gauges, directory, holders, errors: 0, corrected: 0 };
+        let mut limits = Self { gauges, directory, holders, errors: 0, corrected: 0, overflow: (false, false) };
         if max_keys == 0 {
             limits.gauges.open(share, SlotId::ONLY)?;
         }
         Ok(limits)
+    }
+
+    /// How many bytes limits of these settings take at most, in each worker, once all keys have been seen there.
+    pub fn bytes(settings: Settings) -> u64 {
+        let settings = settings.bounded();
+        // Keys are 65 536 at most: neither comes near 2^64.
+        let keys = Directory::KEY_BYTES.saturating_mul(settings.max_keys.into());
+        Gauges::bytes(settings).saturating_add(keys)
+    }
+
+    /// How many keys have limits of their own, if more than these have come and nobody has said so. One worker is told, of
+    /// two that ask in the same moment both.
+    pub fn take_overflow(&mut self, share: &dyn SharedState) -> Option<u32> {
+        let (true, false) = self.overflow else { return None };
+        self.overflow.1 = true;
+        let told = share.cell(&format!("{}.overflow", self.gauges.inflight())).map_or(0, |times| {
+            let told = share.read(times);
+            share.add(times, 1);
+            told
+        });
+        (told == 0).then_some(self.gauges.settings.max_keys)
+    }
+
+    /// Whether there is one for each key.
+    pub fn is_keyed(&self) -> bool {
+        self.directory.is_some()
     }
 
     /// The name of the place that these limits have now, for what goes with them.
@@ -187,7 +215,10 @@ impl ConcurrencyLimits {
     pub fn slot(&mut self, share: &dyn SharedState, key_hash: u64) -> SlotId {
         let Some(directory) = &mut self.directory else { return SlotId::ONLY };
         match directory.slot(share, key_hash) {
-            Ok(slot) => SlotId(slot),
+            Ok(slot) => {
+                self.overflow.0 |= slot >= self.gauges.settings.max_keys;
+                SlotId(slot)
+            }
             Err(_) => {
                 self.errors = self.errors.saturating_add(1);
                 SlotId(self.gauges.settings.max_keys)

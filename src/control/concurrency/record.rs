@@ -9,7 +9,8 @@ use super::limit::{WORDS, Words};
 
 /// Words of the page before those of the algorithm.
 const HEAD: usize = 10;
-const BYTES: usize = (HEAD + WORDS) * 8;
+/// The length of a page.
+pub(super) const BYTES: usize = (HEAD + WORDS) * 8;
 
 /// What has been added up since the beginning: samples, their microseconds, drops, requests that found no place, those turned away,
 /// clients that left.

@@ -32,8 +32,9 @@ const MOST: i64 = 2 * PLACE;
 #[derive(Debug)]
 pub(super) struct Debts(Vec<Debt>);
 
+/// The same of one level.
 #[derive(Debug)]
-struct Debt {
+pub(super) struct Debt {
     /// How many were served while others waited elsewhere, over all workers.
     served: Cell,
     /// How many of them have been counted here, while somebody waits here.
@@ -43,7 +44,7 @@ struct Debt {
 
 /// Who waits at a level.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Crowd {
+pub(super) struct Waiters {
     pub here: i64,
     pub elsewhere: i64,
 }
@@ -66,33 +67,33 @@ impl Debts {
     }
 
     /// The last of those who waited here goes.
-    pub fn ends(&mut self, share: &dyn SharedState, level: usize, crowd: Crowd) {
-        self.heed(share, level, crowd);
+    pub fn ends(&mut self, share: &dyn SharedState, level: usize, waiters: Waiters) {
+        self.heed(share, level, waiters);
         if let Some(debt) = self.0.get_mut(level) {
             debt.seen = None;
         }
     }
 
     /// Takes off what went to others. Whether the next place is theirs.
-    pub fn heed(&mut self, share: &dyn SharedState, level: usize, crowd: Crowd) -> bool {
+    pub fn heed(&mut self, share: &dyn SharedState, level: usize, waiters: Waiters) -> bool {
         if let Some(debt) = self.0.get_mut(level)
-            && crowd.elsewhere > 0
+            && waiters.elsewhere > 0
         {
             let served = share.read(debt.served);
             let others = served.saturating_sub(debt.seen.replace(served).unwrap_or(served));
-            debt.owes(others.saturating_neg(), crowd.here, crowd);
+            debt.owes(others.saturating_neg(), waiters.here, waiters);
         }
         self.owes(level)
     }
 
     /// A place goes to somebody here.
-    pub fn serves(&mut self, share: &dyn SharedState, level: usize, crowd: Crowd) {
+    pub fn serves(&mut self, share: &dyn SharedState, level: usize, waiters: Waiters) {
         if let Some(debt) = self.0.get_mut(level)
-            && crowd.elsewhere > 0
+            && waiters.elsewhere > 0
         {
             share.add(debt.served, 1);
             debt.seen = debt.seen.map(|seen| seen.saturating_add(1));
-            debt.owes(1, crowd.elsewhere, crowd);
+            debt.owes(1, waiters.elsewhere, waiters);
         }
     }
 
@@ -110,8 +111,8 @@ impl Debts {
 }
 
 impl Debt {
-    /// Owes so many places more, each of them the part of the crowd that `due` are.
-    fn owes(&mut self, places: i64, due: i64, Crowd { here, elsewhere }: Crowd) {
+    /// Owes so many places more, each of them the part of the waiters that `due` are.
+    fn owes(&mut self, places: i64, due: i64, Waiters { here, elsewhere }: Waiters) {
         // Counts that others are changing may be anything for a moment. More than some thousand places that went by unseen would
         // wrap, and what is beyond MOST is forgotten anyhow.
         let all = here.saturating_add(elsewhere).max(1);
