@@ -64,6 +64,14 @@ impl Counted {
         share.cell(&format!("{}.worker.{worker}", self.name))
     }
 
+    /// Makes sure that this worker can add to it: after that [`enter`](Self::enter) does not fail.
+    pub fn join(&mut self, share: &dyn SharedState, worker: u32) -> Result<Cell, ShareError> {
+        match self.own {
+            Some(own) => Ok(own),
+            None => Ok(*self.own.insert(self.own(share, worker)?)),
+        }
+    }
+
     /// Adds one, as this worker, if `admits` says yes to what the number then is; gives way otherwise. Says what the
     /// number came to, or what it would come to.
     pub fn enter(
@@ -72,10 +80,7 @@ impl Counted {
         worker: u32,
         admits: impl FnOnce(i64) -> bool,
     ) -> Result<Result<i64, i64>, ShareError> {
-        let own = match self.own {
-            Some(own) => own,
-            None => *self.own.insert(self.own(share, worker)?),
-        };
+        let own = self.join(share, worker)?;
         share.add(self.total, 1);
         let total = share.read(self.total);
         if admits(total) {
@@ -102,11 +107,12 @@ impl Counted {
     }
 
     /// Takes back what dead workers held, and counts anew what this one holds if it was taken for dead. By how much the
-    /// number changed.
+    /// number changed. All of it or, on an error, nothing; a second time it changes nothing more.
     pub fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<i64, ShareError> {
+        let dead = beat.dead.iter().map(|worker| self.own(share, *worker)).collect::<Result<Vec<_>, _>>()?;
+        let rejoined = beat.rejoined.map(|worker| self.own(share, worker)).transpose()?;
         let mut change = 0i64;
-        for worker in &beat.dead {
-            let own = self.own(share, *worker)?;
+        for own in dead {
             let held = share.read(own);
             if held != 0 {
                 share.add(own, held.saturating_neg());
@@ -115,10 +121,9 @@ impl Counted {
                 change = change.saturating_sub(held);
             }
         }
-        let (Some(worker), Some(before)) = (beat.rejoined, self.own) else { return Ok(change) };
+        let (Some(own), Some(before)) = (rejoined, self.own) else { return Ok(change) };
         // What it did since it was taken for dead has changed its old number and the total alike.
         let since = share.read(before);
-        let own = self.own(share, worker)?;
         share.add(before, since.saturating_neg());
         share.add(own, self.held);
         let forgotten = self.held.saturating_sub(since);

@@ -124,6 +124,10 @@ impl Queue {
         let first = self.is_empty();
         self.note_empty(now);
         let most = i64::from(self.settings.max_length);
+        // What can fail does so before anybody is out of the queue, or counted.
+        if let Some(count) = self.by_level.get_mut(level) {
+            count.join(share, worker)?;
+        }
         // Who displaces another takes over its count.
         let displaced = match self.length.enter(share, worker, |length| length <= most)? {
             Ok(_) => None,

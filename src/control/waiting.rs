@@ -42,9 +42,11 @@ impl Waiting {
     /// Takes back what dead workers held. By how much the number changed. To be called every half second by every worker.
     ///
     /// # Errors
-    /// Those of shared state; what is left undone then is done at the next call that works, if by any worker.
+    /// Those of shared state; what is left undone then is done at the next call that works.
     pub fn tick(&mut self, share: &dyn SharedState, now: Nanos, random: &mut dyn Random) -> Result<i64, ShareError> {
         let beat = self.workers.beat(share, now, random)?;
-        self.count.heed(share, &beat)
+        let corrected = self.count.heed(share, &beat)?;
+        self.workers.heeded(&beat);
+        Ok(corrected)
     }
 }

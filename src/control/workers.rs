@@ -2,11 +2,15 @@
 //!
 //! A shared page has a record for each worker that has held anything: a number of its own, and a count that grows
 //! with each of its heartbeats. A worker that sees another's count stand still during `MISSED` heartbeats of its
-//! own and for `SILENCE` takes it for dead: it clears the record, and having cleared it, it alone takes back what
+//! own and for `SILENCE` takes it for dead: it makes the record its own, and having done so, it alone takes back what
 //! the dead worker held. Both must hold: when a whole process stands still, all workers' counts do, and none is taken
 //! for dead when it goes on.
 //!
-//! A worker that was only asleep finds its record cleared at its next heartbeat, takes another and counts what it
+//! The record is free for another once it has been said that all of it was taken back, at the next heartbeat. Until then each
+//! finds the dead worker again, so that nothing is left where taking it back failed; and if the one who was at it dies
+//! as well, its own count at that record stands still, and the next one does it.
+//!
+//! A worker that was only asleep finds its record another's at its next heartbeat, takes a new one and counts what it
 //! holds anew.
 
 use super::counted::Beat;
@@ -52,6 +56,20 @@ pub struct Workers {
     own: Option<(u32, u64)>,
     beat_at: Nanos,
     seen: Vec<Option<Seen>>,
+    /// Whose places are taken back.
+    burials: Vec<Burial>,
+    /// Where this worker counts now, until what it holds has been counted there.
+    rejoined: Option<u32>,
+}
+
+/// A dead worker's record.
+#[derive(Debug, Clone, Copy)]
+struct Burial {
+    place: u32,
+    /// What it says while nobody else has it.
+    id: u64,
+    /// All has been taken back.
+    done: bool,
 }
 
 impl Workers {
@@ -61,7 +79,8 @@ impl Workers {
     /// [`ShareError`] where pages are not shared.
     pub fn open(share: &dyn SharedState, name: &str) -> Result<Self, ShareError> {
         let pages = share.pages(&format!("{name}.workers"), 1, &[0; PAGE])?;
-        Ok(Self { pages, own: None, beat_at: 0, seen: vec![None; WORKERS as usize] })
+        let seen = vec![None; WORKERS as usize];
+        Ok(Self { pages, own: None, beat_at: 0, seen, burials: Vec::new(), rejoined: None })
     }
 
     /// This worker's place; taken at first use, since workers that serve no traffic need none.
@@ -94,7 +113,8 @@ impl Workers {
         now >= self.beat_at
     }
 
-    /// Shows that this worker is alive, and looks at the others. Cheap when called too often.
+    /// Shows that this worker is alive, and looks at the others. Cheap when called too often. What it finds out it does again and
+    /// again until [`heeded`](Self::heeded) is called.
     ///
     /// # Errors
     /// Those of the shared page; the next call does what this one did not.
@@ -105,9 +125,10 @@ impl Workers {
         self.beat_at = now.saturating_add(BEAT);
         let own = self.own.filter(|(place, _)| *place != UNWATCHED);
         let mut seen = self.seen.clone();
-        let (dead, lost) = self.update(share, |records| {
+        let mut claim = None;
+        let (burials, lost) = self.update(share, |records| {
             seen.clone_from(&self.seen);
-            let mut dead = Vec::new();
+            let mut burials = Vec::new();
             let mut lost = false;
             for ((place, record), seen) in (0..).zip(records.iter_mut()).zip(&mut seen) {
                 if let Some((own, id)) = own
@@ -118,20 +139,38 @@ impl Workers {
                         record.beats = record.beats.saturating_add(1);
                     }
                     *seen = None;
+                } else if let Some(burial) = self.burials.iter().find(|one| (one.place, one.id) == (place, record.id)) {
+                    *seen = None;
+                    if burial.done {
+                        // The count stays: it tells how much a record has been used.
+                        record.id = 0;
+                    } else {
+                        record.beats = record.beats.saturating_add(1);
+                        burials.push(*burial);
+                    }
                 } else if record.id == 0 {
                     *seen = None;
                 } else if silent(seen, *record, now) {
-                    dead.push(place);
-                    // The count stays: it tells how much a record has been used.
-                    record.id = 0;
+                    record.id = *claim.get_or_insert_with(|| random.next_u64().max(1));
+                    burials.push(Burial { place, id: record.id, done: false });
                     *seen = None;
                 }
             }
-            (dead, lost)
+            (burials, lost)
         })?;
-        self.seen = seen;
-        let rejoined = if lost { Some(self.take(share, random)?) } else { None };
-        Ok(Beat { dead, rejoined })
+        (self.seen, self.burials) = (seen, burials);
+        if lost {
+            self.rejoined = Some(self.take(share, random)?);
+        }
+        Ok(Beat { dead: self.burials.iter().map(|burial| burial.place).collect(), rejoined: self.rejoined })
+    }
+
+    /// What a heartbeat found out has been heeded, everywhere.
+    pub fn heeded(&mut self, beat: &Beat) {
+        self.rejoined = self.rejoined.filter(|_| beat.rejoined.is_none());
+        for burial in self.burials.iter_mut().filter(|burial| beat.dead.contains(&burial.place)) {
+            burial.done = true;
+        }
     }
 
     /// Changes the records by compare-and-set.

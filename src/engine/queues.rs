@@ -244,23 +244,26 @@ impl Queues {
     /// heartbeat found.
     pub fn tick(&mut self, limits: &mut ConcurrencyLimits, env: &mut Env<'_>) -> Result<(), ShareError> {
         let idle = self.leaving.is_empty() && self.queues.iter().flatten().all(|queue| queue.is_empty());
+        let mut moved = Ok(());
         if idle && self.name != name(self.settings, limits) {
-            *self = Self::new(self.settings, limits, env)?;
+            moved = Self::new(self.settings, limits, env).map(|there| *self = there);
         }
+        // Whatever became of that: who does not show that it is alive is taken for dead.
         let due = self.waiters.is_due(env.now);
         let beat = self.waiters.beat(env.share, env.now, env.random)?;
         if beat != Beat::default() {
             self.heed(&beat, limits, env)?;
+            self.waiters.heeded(&beat);
         }
         if due && self.crowd.is_some() {
             // Where nobody waits nothing need be kept. Not before it is known that nobody has taken this worker for dead: what is
             // made up for then is counted by the queue.
             self.queues.iter_mut().for_each(|place| drop(place.take_if(|queue| queue.is_empty())));
         }
-        Ok(())
+        moved
     }
 
-    /// Corrects lengths by what a heartbeat found.
+    /// Corrects lengths by what a heartbeat found. On an error the next one finds the same.
     fn heed(&mut self, beat: &Beat, limits: &mut ConcurrencyLimits, env: &Env<'_>) -> Result<(), ShareError> {
         if !beat.dead.is_empty() {
             // The dead may have had requests waiting where nobody has at this worker.

@@ -20,6 +20,8 @@ pub struct Counting {
     pub fail_store: StdCell<Option<ShareError>>,
     /// Pages whose name ends so are refused.
     pub refused_pages: StdCell<Option<&'static str>>,
+    /// Numbers whose name ends so are refused.
+    pub refused_cells: StdCell<Option<&'static str>>,
 }
 
 impl Counting {
@@ -46,6 +48,9 @@ impl Counting {
 
 impl SharedState for Counting {
     fn cell(&self, name: &str) -> Result<Cell, ShareError> {
+        if self.refused_cells.get().is_some_and(|end| name.ends_with(end)) {
+            return Err(ShareError::Unavailable);
+        }
         self.cells.borrow_mut().insert(name.to_owned());
         self.memory.cell(name)
     }

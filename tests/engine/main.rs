@@ -16,6 +16,7 @@ mod contended;
 mod counting;
 mod deadlines;
 mod decisions;
+mod failing;
 mod gauges;
 mod given_back;
 mod held;

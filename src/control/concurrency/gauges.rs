@@ -182,11 +182,15 @@ impl Gauges {
     fn move_in(&mut self, share: &dyn SharedState) -> Result<(), ShareError> {
         let settings = self.settings;
         let Some(tenant) = self.tenant.as_mut().filter(|_| measures(settings)) else { return Ok(()) };
-        let found = tenant.move_in(share, |share, name, epoch| Found::open(settings, share, name, epoch))?;
-        for (slot, gauge) in (0..).map(SlotId).zip(&mut self.all) {
-            if let Some(gauge) = gauge {
-                gauge.measure_with(found.measured(settings, tenant.share(share), slot)?);
-            }
+        let seen = || (0..).map(SlotId).zip(&self.all).filter(|(_, gauge)| gauge.is_some()).map(|(slot, _)| slot);
+        // All of them or none: with what cannot be opened there this worker is alone, where all can be.
+        let (found, measured) = tenant.move_in(share, |share, name, epoch| {
+            let found = Found::open(settings, share, name, epoch)?;
+            let measured = seen().map(|slot| found.measured(settings, share, slot)).collect::<Result<Vec<_>, _>>()?;
+            Ok((found, measured))
+        })?;
+        for (gauge, measured) in self.all.iter_mut().flatten().zip(measured) {
+            gauge.measure_with(measured);
         }
         self.found = Some(found);
         Ok(())

@@ -310,6 +310,7 @@ impl ConcurrencyLimits {
         }
     }
 
+    /// Corrects what is in flight by what a heartbeat found. On an error the next one finds the same.
     fn heed(&mut self, share: &dyn SharedState, beat: &Beat) -> Result<(), ShareError> {
         if !beat.dead.is_empty() {
             // The dead may have held places of limits this worker has not seen.
@@ -321,6 +322,7 @@ impl ConcurrencyLimits {
             for gauge in self.gauges.each(share).0 {
                 self.corrected = self.corrected.saturating_add(gauge.heed(share, beat)?);
             }
+            self.holders.heeded(beat);
         }
         Ok(())
     }
