@@ -80,7 +80,7 @@ pub use self::updates::Updates;
 
 /// The most that rate limits and concurrency limits by key of one configuration may keep in each worker, in bytes: any single one
 /// has room, and a VM, which Envoy gives 1 GiB, has it for the configuration before as well.
-pub const MOST_OWN_BYTES: u64 = 320 << 20;
+pub const MOST_OWN_BYTES: u64 = 384 << 20;
 
 /// What a decision may ask of the world.
 pub struct Env<'e> {

@@ -67,8 +67,9 @@ fn a_key_at_which_nobody_waits_has_no_numbers_of_a_queue() {
     assert_eq!((numbers(fixed, "", "", 1), numbers(found, "", "", 1)), (2, 9));
     // One of 1024 that tell whether somebody may wait. With more keys these share them.
     assert_eq!((numbers(fixed, queue, "", 1), numbers(fixed, queue, LEVELS, 1)), (3, 3));
-    // Its length and what this worker has in it, for all and for the level of who waits, and the length of the other level.
-    assert_eq!((numbers(fixed, queue, "", 2), numbers(fixed, queue, LEVELS, 2)), (6, 9));
+    // Its length and what this worker has in it, for all and for the level of who waits, and the length of the other level; how
+    // many were served, by level.
+    assert_eq!((numbers(fixed, queue, "", 2), numbers(fixed, queue, LEVELS, 2)), (7, 11));
 }
 
 fn one_place(more: &str) -> String {

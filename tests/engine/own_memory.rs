@@ -45,7 +45,7 @@ fn what_limits_keep_in_a_worker_has_a_bound_over_all_of_them() {
     // Four of these ended the VM while it was configured: 1.09 GB where a VM has 1 GiB.
     let four = |scope: &str| ["a", "b", "c", "d"].map(|name| largest(name, "9/s", scope)).join(",");
     let refused = configure(&Memory::lazy(), &four("worker")).expect_err("more than there is");
-    for part in ["policy p", "rate limit b", "`max_keys` 4194304", "335544320"] {
+    for part in ["policy p", "rate limit b", "`max_keys` 4194304", "402653184"] {
         assert!(refused.contains(part), "{part}: {refused}");
     }
     // Any one fits, and what all workers share together is not theirs to keep.
