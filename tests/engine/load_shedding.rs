@@ -103,6 +103,7 @@ fn a_limit_is_found_though_all_who_come_wait_in_a_queue() {
         for workers in [1, 2, 4] {
             let mut proxy = Workers::new(workers, &shedding(&format!("{{}}{queue}")));
             let mut run = Run::default();
+            // Two slots are kept busy by a limit of 2, and how many are good says whether they are.
             for (phase, slots, (low, high)) in [(0, 10, (20, 45)), (1, 2, (2, 15)), (2, 10, (20, 45))] {
                 for second in 0..8 {
                     let (before, mut highest) = (run.good, 0);

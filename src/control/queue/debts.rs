@@ -37,8 +37,8 @@ pub(super) struct Debts(Vec<Debt>);
 pub(super) struct Debt {
     /// How many were served while others waited elsewhere, over all workers.
     served: Cell,
-    /// How many of them have been counted here, while somebody waits here.
-    seen: Option<i64>,
+    /// How many of them have been counted here, or went while nobody waited here.
+    seen: i64,
     owed: i64,
 }
 
@@ -55,22 +55,14 @@ impl Debts {
     /// # Errors
     /// [`ShareError`] where numbers are not shared.
     pub fn new(share: &dyn SharedState, name: &str, levels: usize) -> Result<Self, ShareError> {
-        let debt = |level| Ok(Debt { served: share.cell(&format!("{name}.served.{level}"))?, seen: None, owed: 0 });
+        let debt = |level| Ok(Debt { served: share.cell(&format!("{name}.served.{level}"))?, seen: 0, owed: 0 });
         Ok(Self((0..levels).map(debt).collect::<Result<_, _>>()?))
     }
 
     /// Somebody begins to wait here, where nobody did.
     pub fn begins(&mut self, share: &dyn SharedState, level: usize) {
         if let Some(debt) = self.0.get_mut(level) {
-            debt.seen = Some(share.read(debt.served));
-        }
-    }
-
-    /// The last of those who waited here goes.
-    pub fn ends(&mut self, share: &dyn SharedState, level: usize, waiters: Waiters) {
-        self.heed(share, level, waiters);
-        if let Some(debt) = self.0.get_mut(level) {
-            debt.seen = None;
+            debt.seen = share.read(debt.served);
         }
     }
 
@@ -80,7 +72,7 @@ impl Debts {
             && waiters.elsewhere > 0
         {
             let served = share.read(debt.served);
-            let others = served.saturating_sub(debt.seen.replace(served).unwrap_or(served));
+            let others = served.saturating_sub(std::mem::replace(&mut debt.seen, served));
             debt.owes(others.saturating_neg(), waiters.here, waiters);
         }
         self.owes(level)
@@ -92,7 +84,7 @@ impl Debts {
             && waiters.elsewhere > 0
         {
             share.add(debt.served, 1);
-            debt.seen = debt.seen.map(|seen| seen.saturating_add(1));
+            debt.seen = debt.seen.saturating_add(1);
             debt.owes(1, waiters.elsewhere, waiters);
         }
     }
@@ -113,8 +105,7 @@ impl Debts {
 impl Debt {
     /// Owes so many places more, each of them the part of the waiters that `due` are.
     fn owes(&mut self, places: i64, due: i64, Waiters { here, elsewhere }: Waiters) {
-        // Counts that others are changing may be anything for a moment. More than some thousand places that went by unseen would
-        // wrap, and what is beyond MOST is forgotten anyhow.
+        // Counts that others are changing may be anything for a moment. What would wrap is far beyond MOST, where it ends anyhow.
         let all = here.saturating_add(elsewhere).max(1);
         let more = places.saturating_mul(PLACE).saturating_mul(due) / all;
         self.owed = self.owed.saturating_add(more).clamp(-MOST, MOST);
