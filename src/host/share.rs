@@ -28,7 +28,7 @@ const INDEX_BYTES: usize = 4;
 
 /// What the bytes of pages and the numbers that are no stats mean. Raised when any of that changes: an update of the proxy's
 /// configuration may bring another version of this module, which finds what the one before left under the same names.
-const LAYOUT: &str = "3";
+const LAYOUT: &str = "4";
 
 impl HostShare {
     /// Whether the host keeps numbers and pages at all: asked once, by writing and reading back. The number is the gauge

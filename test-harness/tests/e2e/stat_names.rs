@@ -77,7 +77,7 @@ async fn stats_have_their_names_and_labels_whatever_policies_and_keys_are_called
     assert!(!text.contains("wasmcustom"), "the prefix is cut off");
     // What the workers share has its layout's number in its name, so that another version of the module leaves it alone.
     let internal = || text.lines().filter(|line| line.starts_with("tidegate_internal{"));
-    assert!(internal().count() > 0 && internal().all(|line| line.contains(r#"cell="3/"#)), "{text}");
+    assert!(internal().count() > 0 && internal().all(|line| line.contains(r#"cell="4/"#)), "{text}");
     for (name, kind) in [("tidegate_requests_total", "counter"), ("tidegate_inflight", "gauge")] {
         assert_eq!(text.matches(&format!("# TYPE {name} {kind}\n")).count(), 1, "{name}");
     }
