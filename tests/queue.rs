@@ -19,8 +19,8 @@ fn free() -> Free {
 impl Places for Free {
     type Place = ();
 
-    fn free(&mut self, _: usize) -> bool {
-        self.0
+    fn free(&mut self, _: usize, places: i64) -> bool {
+        self.0 && places == 1
     }
 
     fn enter(&mut self, _: usize) -> Option<()> {
@@ -35,7 +35,7 @@ struct TooLate(Vec<usize>);
 impl Places for TooLate {
     type Place = ();
 
-    fn free(&mut self, _: usize) -> bool {
+    fn free(&mut self, _: usize, _: i64) -> bool {
         true
     }
 
@@ -407,7 +407,7 @@ fn places_that_nobody_takes_are_left_more_and_more_seldom() {
     };
     let nobody = |_: u64, _: &mut Queue, _: &Memory| {};
     // It used to be 200, and 47.
-    assert_eq!((served(1, &nobody), served(0, &nobody)), (800, 415));
+    assert_eq!((served(1, &nobody), served(0, &nobody)), (864, 415));
     // The control: while more and more come to wait there each place is left to them for as long as before.
     let more = |ms: u64, there: &mut Queue, share: &Memory| {
         let request = Waiting { id: 20_000 + ms as u32, level: 0, since: START, deadline: Nanos::MAX, called: false };

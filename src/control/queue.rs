@@ -63,8 +63,8 @@ const TURN_OF_MORE_IMPORTANT: Nanos = 20_000_000;
 pub trait Places {
     /// A place.
     type Place;
-    /// Whether one seems free for a level.
-    fn free(&mut self, level: usize) -> bool;
+    /// Whether so many seem free for a level.
+    fn free(&mut self, level: usize, places: i64) -> bool;
     /// Takes one for a level, if it can.
     fn enter(&mut self, level: usize) -> Option<Self::Place>;
 }
@@ -146,7 +146,7 @@ impl Queue {
             let _ = count.enter(share, worker, |_| true)?;
         }
         if self.here(level) == 0 {
-            self.debts.begins(share, level);
+            self.debts.begins(share, level, now);
         }
         if let Some(queue) = self.levels.get_mut(level) {
             // Who has waited elsewhere comes before those who came later.
@@ -182,38 +182,42 @@ impl Queue {
         let called = |at: &usize| live(at) && queue.get(*at).is_some_and(|waiting| waiting.called);
         let first = positions.clone().find(called);
         let at = first.or_else(|| if newest { positions.rfind(live) } else { positions.find(live) })?;
-        if !places.free(level) {
+        if !places.free(level, 1) {
             self.turns.taken();
             return None;
         }
         let waiters = self.waiters(share, level);
-        if self.yields(share, level, waiters, now) {
+        let one_is_theirs = self.yields(share, level, waiters, now)?;
+        if one_is_theirs && !places.free(level, 2) {
             return None;
         }
         let place = places.enter(level)?;
-        self.turns.over();
+        if !one_is_theirs {
+            self.turns.over();
+        }
         self.debts.serves(share, level, waiters);
         let taken = self.levels.get_mut(level)?.remove(at)?;
         self.left(share, level, now);
         Some((taken, place))
     }
 
-    /// Whether a free place is left to those who wait elsewhere, this time.
-    fn yields(&mut self, share: &dyn SharedState, level: usize, waiters: Waiters, now: Nanos) -> bool {
+    /// Whether a free place is left to those who wait elsewhere, this time; none where all are, to more important ones.
+    fn yields(&mut self, share: &dyn SharedState, level: usize, waiters: Waiters, now: Nanos) -> Option<bool> {
         // Nobody has 2^63 requests that wait.
         let more_important = (0..level).map(|level| self.elsewhere(share, level)).fold(0, i64::saturating_add);
         if more_important > 0 {
-            return self.turns.leaves(more_important, TURN_OF_MORE_IMPORTANT, now) == Turn::Left;
+            let turn = self.turns.leaves(more_important, TURN_OF_MORE_IMPORTANT, now);
+            return (turn != Turn::Left).then_some(false);
         }
-        if waiters.elsewhere <= 0 || !self.debts.heed(share, level, waiters) {
+        if waiters.elsewhere <= 0 || !self.debts.heed(share, level, waiters, now) {
             self.turns.over();
-            return false;
+            return Some(false);
         }
         let turn = self.turns.leaves(waiters.elsewhere, TURN, now);
         if turn == Turn::Lost {
             self.debts.forgive(level);
         }
-        turn == Turn::Left
+        Some(turn == Turn::Left)
     }
 
     fn here(&self, level: usize) -> i64 {

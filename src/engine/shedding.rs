@@ -247,7 +247,7 @@ impl Concurrency {
     /// answered lately, what is known may be no longer so, and nobody else would find out.
     fn may_try(&self, seat: Seat, env: &mut Env<'_>) -> bool {
         let Ok(mut limits) = self.limits.try_borrow_mut() else { return true };
-        let free = limits.free(env.share, seat.slot, Share::ALL, env.now, env.random);
+        let free = limits.free(env.share, seat.slot, (Share::ALL, 1), env.now, env.random);
         free == Some(0) || limits.tries(seat.slot, env.now)
     }
 
@@ -385,10 +385,10 @@ pub(super) struct Places<'a, 'e> {
 impl queue::Places for Places<'_, '_> {
     type Place = What;
 
-    fn free(&mut self, level: usize) -> bool {
+    fn free(&mut self, level: usize, places: i64) -> bool {
         let share = self.concurrency.share(level);
         let Ok(mut limits) = self.concurrency.limits.try_borrow_mut() else { return false };
-        limits.free(self.env.share, self.slot, share, self.env.now, self.env.random).is_some()
+        limits.free(self.env.share, self.slot, (share, places), self.env.now, self.env.random).is_some()
     }
 
     fn enter(&mut self, level: usize) -> Option<What> {

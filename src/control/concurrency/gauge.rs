@@ -97,7 +97,7 @@ impl Gauge {
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<(), ShareError> {
-        if self.measured.is_none() || self.free(shares, level, now, random)?.is_some() {
+        if self.measured.is_none() || self.free(shares, (level, 1), now, random)?.is_some() {
             return Ok(());
         }
         let Some(measured) = &mut self.measured else { return Ok(()) };
@@ -107,12 +107,12 @@ impl Gauge {
         Ok(())
     }
 
-    /// Whether a place seems free, without taking it; then how many are taken. What may be taken by another in the next
+    /// Whether so many places seem free, without taking them; then how many are taken. What may be taken by another in the next
     /// moment is asked for in this way again and again by those who wait, and costs one read.
     pub fn free(
         &mut self,
         shares: Shares<'_>,
-        level: Share,
+        (level, places): (Share, i64),
         now: Nanos,
         random: &mut dyn Random,
     ) -> Result<Option<i64>, ShareError> {
@@ -120,7 +120,7 @@ impl Gauge {
             measured.look(shares.found, || self.inflight.total(shares.all), now, random)?;
         }
         let inflight = self.inflight.total(shares.all);
-        let admits = level.admits(self.limit_for(level), inflight.saturating_add(1));
+        let admits = level.admits(self.limit_for(level), inflight.saturating_add(places));
         Ok(admits.then_some(inflight))
     }
 

@@ -256,18 +256,18 @@ impl ConcurrencyLimits {
         }
     }
 
-    /// Whether a place seems free for a level, without taking it; then how many are taken. For those who wait for one.
+    /// Whether so many places seem free for a level, without taking them; then how many are taken. For those who wait for one.
     pub fn free(
         &mut self,
         share: &dyn SharedState,
         slot: SlotId,
-        level: Share,
+        (level, places): (Share, i64),
         now: Nanos,
         random: &mut dyn Random,
     ) -> Option<i64> {
         // Where shared state fails, taking a place does too, and is what counts the error.
         let gauge = self.gauges.open(share, slot);
-        let free = gauge.and_then(|(gauge, shares)| gauge.free(shares, level, now, random));
+        let free = gauge.and_then(|(gauge, shares)| gauge.free(shares, (level, places), now, random));
         free.unwrap_or(Some(0))
     }
 
