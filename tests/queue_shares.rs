@@ -8,6 +8,8 @@
     reason = "tests fail by panicking, and print their seeds"
 )]
 
+mod places;
+
 use std::collections::{BTreeMap, HashMap};
 
 use tidegate::control::queue::{Order, Places, Queue, Settings, Standing, Waiting};
@@ -15,24 +17,11 @@ use tidegate::control::{Nanos, Random};
 use tidegate::engine::SplitMix64;
 use tidegate::share::Memory;
 
+use places::Limit;
+
 const MS: Nanos = 1_000_000;
 const STEP: Nanos = MS / 10;
 const START: Nanos = 1_000_000 * MS;
-
-/// So many places, and how many are taken.
-struct Limit(i64, i64);
-
-impl Places for Limit {
-    type Place = ();
-
-    fn free(&mut self, _: usize, places: i64) -> bool {
-        self.1 + places <= self.0
-    }
-
-    fn enter(&mut self, level: usize) -> Option<()> {
-        self.free(level, 1).then(|| self.1 += 1)
-    }
-}
 
 /// Requests of one kind: where they come, their level, how many a second at random times, and how long they take on average.
 #[derive(Debug, Clone, Copy)]

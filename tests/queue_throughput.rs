@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 
+mod places;
+
 use std::collections::BTreeMap;
 
 use tidegate::control::queue::{Order, Places, Queue, Settings, Standing, Waiting};
@@ -10,22 +12,12 @@ use tidegate::control::{Nanos, Random};
 use tidegate::engine::SplitMix64;
 use tidegate::share::Memory;
 
+use places::Limit;
+
 const US: Nanos = 1_000;
 const MS: Nanos = 1_000 * US;
 const STEP: Nanos = 10 * US;
 const START: Nanos = 1_000_000 * MS;
-
-struct Limit(i64, i64);
-
-impl Places for Limit {
-    type Place = ();
-    fn free(&mut self, _: usize, places: i64) -> bool {
-        self.1 + places <= self.0
-    }
-    fn enter(&mut self, level: usize) -> Option<()> {
-        self.free(level, 1).then(|| self.1 += 1)
-    }
-}
 
 /// What part of the limit's capacity is used, of a second. `rates` are what comes to each worker, in parts of that capacity.
 fn used(order: Order, limit: i64, takes: Nanos, rates: &[f64], seed: u64) -> (f64, Vec<u64>) {

@@ -94,7 +94,7 @@ impl Debts {
             let served = low(share.read(debt.served));
             let others = served.wrapping_sub(std::mem::replace(&mut debt.seen, served));
             debt.measure(others, now);
-            debt.owes(i64::from(others).saturating_neg(), waiters.here, waiters);
+            debt.charge(i64::from(others).saturating_neg(), waiters.here, waiters);
         }
         debt.leaving = debt.owed >= if debt.leaving { PLACE } else { PLACE.saturating_mul(debt.spell.into()) };
         debt.leaving
@@ -108,7 +108,7 @@ impl Debts {
             share.add(debt.served, 1);
             debt.seen = debt.seen.wrapping_add(1);
             debt.counted = debt.counted.saturating_add(1);
-            debt.owes(1, waiters.elsewhere, waiters);
+            debt.charge(1, waiters.elsewhere, waiters);
         }
     }
 
@@ -137,7 +137,7 @@ impl Debt {
     }
 
     /// Owes so many places more, each of them the part of the waiters that `due` are.
-    fn owes(&mut self, places: i64, due: i64, Waiters { here, elsewhere }: Waiters) {
+    fn charge(&mut self, places: i64, due: i64, Waiters { here, elsewhere }: Waiters) {
         // Counts that others are changing may be anything for a moment. What would wrap is far beyond MOST, where it ends anyhow.
         let all = here.saturating_add(elsewhere).max(1);
         let most = MOST.saturating_mul(self.spell.into());
